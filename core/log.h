@@ -17,6 +17,8 @@ void log_set(enum log_level level, bool json);
 /* The calling thread's role ("ingest", "shadow", "primary/lane 2"), shown in its lines; copied. */
 void log_thread(const char *role);
 void log_secret(const char *secret);
+/* What log_line does to its text, for other ways out (a report, a topic): in place. */
+void log_redact(char *text);
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #define log_error(...) log_line(LOG_LEVEL_ERROR, __VA_ARGS__)
