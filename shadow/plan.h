@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * plan - what a batch of changes comes to, as few statements as possible.
+ *
+ * Changes enter in source order (plan_add); plan_finish makes the ordered list of executions:
+ * per table deletes, updates grouped by the columns they set, inserts. Net effect per key:
+ *   insert·update → insert     update·update → update, column-wise merged (unchanged takes the
+ * earlier value) update·delete → delete     insert·delete → nothing     delete·insert → delete,
+ * then insert What cannot follow in the source (insert·insert, delete·update, ...) is not merged
+ * away: it ends a segment, so that the server sees both and raises. A key change (op u, the old
+ * row's key is not the message key) becomes delete(old) + insert(new) when every column's value is
+ * known, else a REKEY statement of its own between two segments. Ordered tables (target.h) keep
+ * source order: one statement a change, runs of inserts together.
+ *
+ * plan_sequential makes one execution a change, in source order: exec i belongs to change i.
+ *
+ * Pure: no I/O, no clock. Values and keys are borrowed until plan_reset; the plan's own memory is
+ * in the arena given to plan_init. plan_finish and plan_sequential may follow each other on the
+ * same changes.
+ */
+#ifndef SHADOW_PLAN_H
+#define SHADOW_PLAN_H
+
+#include "shadow/statement.h"
+
+struct plan_change {
+	const struct target_table *table;
+	char op;                    /* c u d */
+	struct span key;            /* message key (op u: of the new row) */
+	const struct value *before; /* one per column, or NULL */
+	const struct value *after;  /* one per column, or NULL */
+	struct commit_lsn commit;
+	uint64_t cookie; /* the caller's: which record of the batch */
+};
+
+struct plan_row {
+	const struct value *key; /* where the key (keyless: the old row) is read from */
+	const struct value *row; /* new values; NULL for deletes */
+	size_t change;           /* the last change that made it: index into plan.changes */
+};
+
+struct plan_exec { /* one statement execution */
+	const struct target_table *table;
+	enum statement_op op;
+	const uint64_t *sets; /* see statement_key */
+	const struct plan_row *rows;
+	size_t row_count;
+};
+
+struct plan {
+	struct arena *arena;
+	struct plan_change *changes;
+	size_t change_count, change_cap;
+	struct plan_exec *execs;
+	size_t exec_count, exec_cap;
+	bool has_deferred; /* some table's */
+};
+
+void plan_init(struct plan *p, struct arena *a);
+/* Forgets everything; the arena is reset by its owner. */
+void plan_reset(struct plan *p);
+
+/* op c and r need after without unchanged columns, op d and a keyless u need before: else
+ * FAULT_INPUT. */
+bool plan_add(struct plan *p, const struct plan_change *ch, struct fault *f);
+bool plan_finish(struct plan *p, struct fault *f);
+bool plan_sequential(struct plan *p, struct fault *f);
+
+#endif

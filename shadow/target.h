@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * target - a table as a target database has it, laid beside the relation version that fills it.
+ *
+ * target_read() asks the target's catalog once for a relation version and decides for each column
+ * how its values travel and how rows are found again. What is missing is FAULT_STOP with the DDL
+ * that would help. A target_table is immutable; it lives in the arena given and borrows the
+ * relation. After DDL on the target (an exclusive relation event) it must be made anew.
+ */
+#ifndef SHADOW_TARGET_H
+#define SHADOW_TARGET_H
+
+#include "core/arena.h"
+#include "core/pg.h"
+#include "core/relation.h"
+
+struct target_column {
+	struct span name;       /* as on the target */
+	struct span type_name;  /* base type, "schema"."name", no typmod: for casts of parameters */
+	struct span exact_type; /* format_type with typmod: for comparing by text */
+	struct span equals;     /* operator of the key, OPERATOR("schema".=); absent: no equality */
+	uint32_t type_oid;      /* base type */
+	enum value_kind kind;   /* of the relation's column */
+	bool is_written;        /* false: generated on the target */
+	bool is_always;         /* GENERATED ALWAYS AS IDENTITY: never in SET */
+	bool is_key;
+	bool is_native; /* parameter: binary array of the kind; false: text[] and a cast */
+	bool is_exact;  /* equal values are identical: may be compared by = when keyless */
+	bool sets_key;  /* a key column whose equal values may differ (numeric): in SET too */
+};
+
+struct target_table {
+	const struct relation *rel;
+	uint64_t id;                   /* never the same for two target_tables of a process */
+	uint32_t oid;                  /* on the target */
+	struct span name;              /* "schema"."table", quoted */
+	struct span label;             /* schema.table, for messages */
+	struct target_column *columns; /* one per column of rel, same order */
+	size_t column_count, key_count;
+	bool is_keyless;
+	bool is_ordered; /* never merged: source order (keyless, key not canonical, more_unique) */
+	bool is_partitioned;
+	bool overrides;    /* some written column is GENERATED ALWAYS AS IDENTITY */
+	bool has_deferred; /* a deferrable unique, exclusion or foreign key constraint: source
+			      transactions stay whole, SET CONSTRAINTS ALL DEFERRED */
+	bool more_unique;  /* unique or exclusion constraint beside the key */
+};
+
+/* Everything the catalog says; NULL and a fault: FAULT_STOP names what is missing. */
+struct target_table *target_read(PGconn *conn, const struct relation *rel, struct arena *a,
+				 struct fault *f);
+
+#endif
