@@ -1,0 +1,607 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "shadow/schema.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/child.h"
+#include "core/failpoint.h"
+#include "core/log.h"
+#include "shadow/toc.h"
+
+enum { LISTING_BYTES = 64 << 20, SCHEMA_LOCK = 0x666f7265 /* "fore": first key of our advisory locks */ };
+
+/* ---- what of the source is wanted ---- */
+
+/*
+ * One row an object: class, oid, stage (0 early, 1 late), label, ident. scope($1) grows by the
+ * partitioned ancestors of its leaves. An index is early when it is a primary key or replica identity,
+ * or the parent of one. A foreign key out of scope is left out. ident names the object on the target.
+ */
+static const char objects_sql[] =
+	"WITH RECURSIVE scope(oid) AS ("
+	"  SELECT unnest($1::oid[]) UNION"
+	"  SELECT i.inhparent FROM pg_inherits i JOIN scope s ON i.inhrelid = s.oid),"
+	" first(oid) AS ("
+	"  SELECT i.indexrelid FROM pg_index i JOIN scope s ON s.oid = i.indrelid"
+	"   WHERE i.indisprimary OR i.indisreplident UNION"
+	"  SELECT h.inhparent FROM pg_inherits h JOIN first f ON h.inhrelid = f.oid),"
+	" r AS (SELECT c.oid, n.nspname, c.relname, a.rolname FROM pg_class c"
+	"  JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles a ON a.oid = c.relowner"
+	"  JOIN scope s ON s.oid = c.oid)"
+	"SELECT 1259, r.oid, 0, r.nspname || ' ' || r.relname || ' ' || r.rolname, NULL FROM r "
+	"UNION ALL SELECT 1259, x.oid, (x.oid NOT IN (SELECT oid FROM first))::int,"
+	"  r.nspname || ' ' || x.relname || ' ' || r.rolname, 'index ' || r.nspname || ' ' || x.relname"
+	"  FROM pg_index i JOIN r ON r.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid "
+	"UNION ALL SELECT 2606, k.oid, (k.conindid NOT IN (SELECT oid FROM first))::int, NULL,"
+	"  'constraint ' || r.nspname || ' ' || r.relname || ' ' || k.conname"
+	"  FROM pg_constraint k JOIN r ON r.oid = k.conrelid WHERE k.contype IN ('p', 'u', 'x') "
+	"UNION ALL SELECT 2606, k.oid, 1, NULL,"
+	"  'constraint ' || r.nspname || ' ' || r.relname || ' ' || k.conname"
+	"  FROM pg_constraint k JOIN r ON r.oid = k.conrelid"
+	"  WHERE k.contype = 'c' OR (k.contype = 'f' AND k.confrelid IN (SELECT oid FROM scope)) "
+	"UNION ALL SELECT 2604, d.oid, 0, NULL, NULL FROM pg_attrdef d JOIN r ON r.oid = d.adrelid "
+	"UNION ALL SELECT 2620, t.oid, 1, NULL,"
+	"  'trigger ' || r.nspname || ' ' || r.relname || ' ' || t.tgname"
+	"  FROM pg_trigger t JOIN r ON r.oid = t.tgrelid WHERE NOT t.tgisinternal "
+	"UNION ALL SELECT 2618, w.oid, 1, NULL,"
+	"  'rule ' || r.nspname || ' ' || r.relname || ' ' || w.rulename"
+	"  FROM pg_rewrite w JOIN r ON r.oid = w.ev_class "
+	"UNION ALL SELECT 3256, p.oid, 1, NULL,"
+	"  'policy ' || r.nspname || ' ' || r.relname || ' ' || p.polname"
+	"  FROM pg_policy p JOIN r ON r.oid = p.polrelid "
+	"UNION ALL SELECT 3381, e.oid, 1, NULL, 'statistics ' || n.nspname || ' ' || e.stxname"
+	"  FROM pg_statistic_ext e JOIN r ON r.oid = e.stxrelid JOIN pg_namespace n ON n.oid = e.stxnamespace "
+	"UNION ALL SELECT 1259, q.oid, 0, n.nspname || ' ' || q.relname || ' ' || a.rolname, NULL"
+	"  FROM pg_class q JOIN pg_namespace n ON n.oid = q.relnamespace JOIN pg_roles a ON a.oid = q.relowner"
+	"  WHERE q.relkind = 'S' AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 1259"
+	"   AND d.objid = q.oid AND d.refclassid = 1259 AND d.deptype IN ('a', 'i')"
+	"   AND d.refobjid NOT IN (SELECT oid FROM scope))";
+
+/* The same idents on the target. */
+static const char idents_sql[] =
+	"SELECT 'index ' || n.nspname || ' ' || c.relname FROM pg_class c"
+	" JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('i', 'I') "
+	"UNION ALL SELECT 'constraint ' || n.nspname || ' ' || c.relname || ' ' || k.conname FROM pg_constraint k"
+	" JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace "
+	"UNION ALL SELECT 'trigger ' || n.nspname || ' ' || c.relname || ' ' || t.tgname FROM pg_trigger t"
+	" JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT t.tgisinternal "
+	"UNION ALL SELECT 'rule ' || n.nspname || ' ' || c.relname || ' ' || w.rulename FROM pg_rewrite w"
+	" JOIN pg_class c ON c.oid = w.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace "
+	"UNION ALL SELECT 'policy ' || n.nspname || ' ' || c.relname || ' ' || p.polname FROM pg_policy p"
+	" JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace "
+	"UNION ALL SELECT 'statistics ' || n.nspname || ' ' || e.stxname FROM pg_statistic_ext e"
+	" JOIN pg_namespace n ON n.oid = e.stxnamespace";
+
+struct wanted {
+	PGresult *rows;                /* owns the texts */
+	struct toc_object *objects;
+	const char **idents;           /* by row; NULL where the object has none */
+	size_t count;
+};
+
+static void wanted_release(struct wanted *w)
+{
+	PQclear(w->rows);
+	free(w->objects);
+	free(w->idents);
+}
+
+static char *oid_array(const struct schema_scope *scope)
+{
+	struct buf b;
+
+	buf_init(&b, 64 << 20);
+	buf_str(&b, "{");
+	for (size_t i = 0; i < scope->count; i++)
+		buf_printf(&b, "%s%u", i ? "," : "", scope->oids[i]);
+	buf_str(&b, "}");
+	return (char *)buf_cstr(&b); /* the caller frees what the buf grew */
+}
+
+static int compare_strings(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* The listing prints line ends inside names as blanks. */
+static struct span label_of(char *text)
+{
+	for (char *p = text; *p; p++)
+		if (*p == '\n' || *p == '\r')
+			*p = ' ';
+	return span_str(text);
+}
+
+/* Marks what the target has (conn NULL: nothing). */
+static bool mark_present(struct wanted *w, PGconn *target, struct fault *f)
+{
+	PGresult *r = pg_query(target, f, idents_sql);
+	if (!r)
+		return false;
+	size_t n = (size_t)PQntuples(r);
+	const char **there = calloc(n + 1, sizeof(*there));
+	for (size_t i = 0; there && i < n; i++)
+		there[i] = PQgetvalue(r, (int)i, 0);
+	if (there) {
+		qsort(there, n, sizeof(*there), compare_strings);
+		for (size_t i = 0; i < w->count; i++)
+			w->objects[i].is_there = w->idents[i] && bsearch(&w->idents[i], there, n, sizeof(*there),
+									 compare_strings);
+	}
+	PQclear(r);
+	free(there);
+	return there || fault(f, FAULT_INTERNAL, "schema: out of memory");
+}
+
+static bool wanted_read(struct wanted *w, PGconn *source, PGconn *target, const struct schema_scope *scope,
+			struct fault *f)
+{
+	char *oids = oid_array(scope);
+	const char *values[] = { oids };
+
+	w->rows = pg_query_params(source, f, objects_sql, 1, values);
+	free(oids);
+	if (!w->rows)
+		return false;
+	w->count = (size_t)PQntuples(w->rows);
+	w->objects = calloc(w->count + 1, sizeof(*w->objects));
+	w->idents = calloc(w->count + 1, sizeof(*w->idents));
+	if (!w->objects || !w->idents)
+		return fault(f, FAULT_INTERNAL, "schema: out of memory");
+	for (size_t i = 0; i < w->count; i++) {
+		int row = (int)i;
+		w->objects[i] = (struct toc_object) {
+			.class_oid = (uint32_t)pg_i64(w->rows, row, 0),
+			.oid = (uint32_t)pg_i64(w->rows, row, 1),
+			.stage = pg_i64(w->rows, row, 2) ? TOC_LATE : TOC_EARLY,
+		};
+		if (!PQgetisnull(w->rows, row, 3))
+			w->objects[i].label = label_of(PQgetvalue(w->rows, row, 3));
+		if (!PQgetisnull(w->rows, row, 4))
+			w->idents[i] = PQgetvalue(w->rows, row, 4);
+	}
+	if (target && !mark_present(w, target, f))
+		return false;
+	toc_sort(w->objects, w->count);
+	return true;
+}
+
+/* ---- pg_dump and pg_restore ---- */
+
+/* libpq's environment variables for the connection, so that children connect alike and no password is in argv. */
+struct conn_env {
+	char *entries[64];
+	size_t n;
+};
+
+static void conn_env_release(struct conn_env *e)
+{
+	for (size_t i = 0; i < e->n; i++)
+		free(e->entries[i]);
+	*e = (struct conn_env) { 0 };
+}
+
+static bool conn_env_make(struct conn_env *e, PGconn *conn, struct fault *f)
+{
+	PQconninfoOption *options = PQconninfo(conn);
+
+	if (!options)
+		return fault(f, FAULT_INTERNAL, "schema: out of memory");
+	for (PQconninfoOption *o = options; o->keyword && e->n < 62; o++) {
+		/* fallback names and our own session settings are not for the children */
+		if (!o->envvar || !o->val || !*o->val || strcmp(o->keyword, "options") == 0 ||
+		    strcmp(o->keyword, "client_encoding") == 0 || strcmp(o->keyword, "service") == 0)
+			continue;
+		char *entry = NULL;
+		if (asprintf(&entry, "%s=%s", o->envvar, o->val) > 0)
+			e->entries[e->n++] = entry;
+	}
+	PQconninfoFree(options);
+	return true;
+}
+
+/* Newest pg_dump of Debian's layout, else the one on PATH: pg_dump refuses servers newer than itself. */
+static void client_program(const char *name, char *path, size_t n)
+{
+	long best = 0;
+	DIR *d = opendir("/usr/lib/postgresql");
+
+	snprintf(path, n, "%s", name);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		char candidate[256];
+		long major = strtol(e->d_name, NULL, 10);
+		snprintf(candidate, sizeof(candidate), "/usr/lib/postgresql/%ld/bin/%s", major, name);
+		if (major > best && access(candidate, X_OK) == 0) {
+			best = major;
+			snprintf(path, n, "%s", candidate);
+		}
+	}
+	if (d)
+		closedir(d);
+}
+
+static bool run_client(const char *program, const char *const *arguments, PGconn *conn, struct buf *out,
+		       struct fault *f)
+{
+	char path[256];
+	const char *argv[32] = { path };
+	struct conn_env env = { 0 };
+
+	client_program(program, path, sizeof(path));
+	for (size_t i = 0; arguments[i] && i + 1 < 31; i++)
+		argv[i + 1] = arguments[i];
+	bool ok = (!conn || conn_env_make(&env, conn, f)) &&
+		  child_run(&(struct child) { argv, (const char *const *)env.entries, out }, f);
+	conn_env_release(&env);
+	return ok;
+}
+
+/* A folder of our own with the dump and the list; removed by workdir_release. */
+struct workdir {
+	char dir[256], dump[300], list[300];
+};
+
+static bool workdir_make(struct workdir *w, struct fault *f)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	snprintf(w->dir, sizeof(w->dir), "%.200s/foreshadow-schema-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+	if (!mkdtemp(w->dir)) {
+		w->dir[0] = 0;
+		return fault(f, FAULT_ENVIRONMENT, "cannot make a temporary folder for the schema: %s; set TMPDIR",
+			     strerror(errno));
+	}
+	snprintf(w->dump, sizeof(w->dump), "%s/schema.dump", w->dir);
+	snprintf(w->list, sizeof(w->list), "%s/schema.list", w->dir);
+	return true;
+}
+
+static void workdir_release(struct workdir *w)
+{
+	if (!w->dir[0])
+		return;
+	unlink(w->dump);
+	unlink(w->list);
+	rmdir(w->dir);
+}
+
+static bool write_file(const char *path, struct span text, struct fault *f)
+{
+	FILE *file = fopen(path, "w");
+	bool ok = file && fwrite(text.p, 1, text.n, file) == text.n;
+
+	if (file && fclose(file) != 0)
+		ok = false;
+	return ok || fault(f, FAULT_ENVIRONMENT, "cannot write %s: %s", path, strerror(errno));
+}
+
+static bool dump_and_filter(const struct workdir *w, PGconn *source, const struct wanted *wanted,
+			    enum toc_stage stage, size_t *ret_lines, struct fault *f)
+{
+	const char *dump[] = { "-Fc", "-s", "--no-owner", "--no-privileges", "--no-publications",
+			       "--no-subscriptions", "--no-comments", "-w", "-f", w->dump, NULL };
+	const char *list[] = { "-l", w->dump, NULL };
+	struct buf listing, lines;
+
+	buf_init(&listing, LISTING_BYTES);
+	buf_init(&lines, LISTING_BYTES);
+	bool ok = run_client("pg_dump", dump, source, NULL, f) && run_client("pg_restore", list, NULL, &listing, f);
+	if (ok) {
+		*ret_lines = toc_filter(buf_span(&listing), wanted->objects, wanted->count, stage, &lines);
+		if (buf_failed(&listing) || buf_failed(&lines))
+			ok = fault(f, FAULT_STOP, "the source's schema listing is larger than %d bytes",
+				   LISTING_BYTES);
+	}
+	ok = ok && write_file(w->list, buf_span(&lines), f);
+	buf_release(&listing);
+	buf_release(&lines);
+	return ok;
+}
+
+/* The early stage is one transaction: all of it or nothing. The late one goes in parallel. */
+static bool restore(const struct workdir *w, PGconn *target, enum toc_stage stage, int jobs, struct fault *f)
+{
+	char jobs_text[16];
+	const char *database = PQdb(target);
+	const char *early[] = { "--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges",
+				"-w", "-L", w->list, "-d", database, w->dump, NULL };
+	const char *late[] = { "--exit-on-error", "-j", jobs_text, "--no-owner", "--no-privileges",
+			       "-w", "-L", w->list, "-d", database, w->dump, NULL };
+
+	snprintf(jobs_text, sizeof(jobs_text), "%d", jobs);
+	return run_client("pg_restore", stage == TOC_EARLY ? early : late, target, NULL, f);
+}
+
+static bool transfer(const struct migration *m, enum role role, PGconn *target, const struct schema_scope *scope,
+		     enum toc_stage stage, struct fault *f)
+{
+	struct wanted wanted = { 0 };
+	struct workdir dir = { 0 };
+	size_t lines = 0;
+	PGconn *source = pg_connect(&m->source, PG_PLAIN, m->slot, f);
+	bool ok = source && workdir_make(&dir, f) &&
+		  wanted_read(&wanted, source, stage == TOC_LATE ? target : NULL, scope, f) &&
+		  dump_and_filter(&dir, source, &wanted, stage, &lines, f) &&
+		  (lines == 0 || restore(&dir, target, stage, m->copy_jobs, f));
+
+	if (ok)
+		log_info("schema %s on the %s: %zu entries", stage == TOC_EARLY ? "prepared" : "finished",
+			 migration_target(m, role)->name, lines);
+	else
+		fault_in(f, "schema of the %s", migration_target(m, role)->name);
+	workdir_release(&dir);
+	wanted_release(&wanted);
+	pg_close(&source);
+	return ok;
+}
+
+/* ---- the target ---- */
+
+static bool ensure_database(const struct migration *m, struct fault *f)
+{
+	const char *name = m->shadow.dbname;
+	const char *values[] = { name };
+	bool ok = false;
+	struct buf sql;
+	PGconn *conn = pg_connect(&m->target, PG_PLAIN, m->slot, f);
+
+	buf_init(&sql, 1 << 16);
+	PGresult *r = conn ? pg_query_params(conn, f, "SELECT 1 FROM pg_database WHERE datname = $1", 1, values) : NULL;
+	if (!r)
+		goto done;
+	if (PQntuples(r) > 0) {
+		ok = true;
+		goto done;
+	}
+	buf_str(&sql, "CREATE DATABASE ");
+	pg_quote_ident(&sql, span_str(name));
+	buf_str(&sql, " TEMPLATE template0");
+	ok = pg_do(conn, f, buf_cstr(&sql));
+	if (!ok && (strcmp(f->sqlstate, "42P04") == 0 || strcmp(f->sqlstate, "23505") == 0)) {
+		ok = true; /* another process was faster, and says so in its comment */
+		goto done;
+	}
+	if (!ok) {
+		fault_in(f, "creating the shadow database %s (grant CREATEDB, create it by hand, or set shadow.uri)",
+			 name);
+		goto done;
+	}
+	buf_reset(&sql);
+	buf_str(&sql, "COMMENT ON DATABASE ");
+	pg_quote_ident(&sql, span_str(name));
+	buf_printf(&sql, " IS 'shadow of migration %s, created by foreshadow'", m->name);
+	ok = pg_do(conn, f, buf_cstr(&sql));
+	log_info("shadow database %s created", name);
+done:
+	PQclear(r);
+	buf_release(&sql);
+	pg_close(&conn);
+	return ok;
+}
+
+static bool lock_and_ensure_state(PGconn *conn, struct fault *f)
+{
+	return pg_dof(conn, f, "SELECT pg_advisory_lock(%d, 1)", SCHEMA_LOCK) &&
+	       pg_do(conn, f, "CREATE SCHEMA IF NOT EXISTS foreshadow") &&
+	       pg_do(conn, f,
+		     "CREATE TABLE IF NOT EXISTS foreshadow.schemas (migration text PRIMARY KEY,"
+		     " state text NOT NULL CHECK (state IN ('preparing', 'prepared', 'finished')),"
+		     " updated_at timestamptz NOT NULL DEFAULT now())");
+}
+
+/* "" when there is no row yet. */
+static bool read_state(PGconn *conn, const struct migration *m, char state[16], struct fault *f)
+{
+	const char *values[] = { m->name };
+	PGresult *r = pg_query_params(conn, f, "SELECT state FROM foreshadow.schemas WHERE migration = $1", 1, values);
+
+	if (!r)
+		return false;
+	snprintf(state, 16, "%s", PQntuples(r) ? PQgetvalue(r, 0, 0) : "");
+	PQclear(r);
+	return true;
+}
+
+static bool write_state(PGconn *conn, const struct migration *m, const char *state, struct fault *f)
+{
+	const char *values[] = { m->name, state };
+	PGresult *r = pg_query_params(conn, f,
+				      "INSERT INTO foreshadow.schemas (migration, state) VALUES ($1, $2)"
+				      " ON CONFLICT (migration) DO UPDATE SET state = $2, updated_at = now()",
+				      2, values);
+	PQclear(r);
+	return r != NULL;
+}
+
+/* The names of what the scope's tables are on a target: leaves stand for their root. */
+static PGresult *scope_names(const struct migration *m, const struct schema_scope *scope, struct fault *f)
+{
+	PGconn *source = pg_connect(&m->source, PG_PLAIN, m->slot, f);
+	char *oids = oid_array(scope);
+	const char *values[] = { oids };
+	PGresult *r = source ? pg_query_params(source, f,
+					       "SELECT DISTINCT n.nspname, c.relname FROM unnest($1::oid[]) s(oid)"
+					       " JOIN pg_class c ON c.oid = coalesce(pg_partition_root(s.oid), s.oid)"
+					       " JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2",
+					       1, values)
+			     : NULL;
+	free(oids);
+	pg_close(&source);
+	return r;
+}
+
+static bool table_exists(PGconn *target, const struct buf *quoted, bool *ret, struct fault *f)
+{
+	const char *values[] = { quoted->p };
+	PGresult *r = pg_query_params(target, f, "SELECT to_regclass($1) IS NOT NULL", 1, values);
+
+	if (!r)
+		return false;
+	*ret = PQgetvalue(r, 0, 0)[0] == 't';
+	PQclear(r);
+	return true;
+}
+
+static bool table_has_rows(PGconn *target, const char *quoted, bool *ret, struct fault *f)
+{
+	struct buf sql;
+
+	buf_init(&sql, 1 << 16);
+	buf_printf(&sql, "SELECT EXISTS (SELECT FROM %s)", quoted);
+	PGresult *r = pg_query(target, f, buf_cstr(&sql));
+	buf_release(&sql);
+	if (!r)
+		return false;
+	*ret = PQgetvalue(r, 0, 0)[0] == 't';
+	PQclear(r);
+	return true;
+}
+
+struct census {
+	size_t tables, present;
+	char first_present[300], first_missing[300], first_filled[300];
+};
+
+/* Which of the scope's tables the target has, and (exists) which hold rows. */
+static bool take_census(PGconn *target, PGresult *names, bool look_for_rows, struct census *c, struct fault *f)
+{
+	struct buf quoted;
+	bool ok = true;
+
+	buf_init(&quoted, 4096);
+	c->tables = (size_t)PQntuples(names);
+	for (int i = 0; ok && i < PQntuples(names); i++) {
+		bool is_there = false, has_rows = false;
+		buf_reset(&quoted);
+		pg_quote_table(&quoted, pg_value(names, i, 0), pg_value(names, i, 1));
+		const char *name = buf_cstr(&quoted);
+		ok = table_exists(target, &quoted, &is_there, f) &&
+		     (!is_there || !look_for_rows || table_has_rows(target, name, &has_rows, f));
+		c->present += is_there;
+		char *note = has_rows ? c->first_filled : is_there ? c->first_present : c->first_missing;
+		if (!*note)
+			snprintf(note, sizeof(c->first_present), "%s", name);
+	}
+	buf_release(&quoted);
+	return ok;
+}
+
+static bool prepare_create(const struct migration *m, enum role role, PGconn *target,
+			   const struct schema_scope *scope, PGresult *names, const char *state, struct fault *f)
+{
+	struct census c = { 0 };
+
+	if (!take_census(target, names, false, &c, f))
+		return false;
+	bool was_preparing = strcmp(state, "preparing") == 0;
+	if (was_preparing && c.present == c.tables && c.tables)
+		return write_state(target, m, "prepared", f); /* it ended after the restore's commit */
+	if (c.present)
+		return fault(f, FAULT_STOP,
+			     "%s: table %s exists already (%zu of %zu tables do), and schema: create makes them; "
+			     "drop it, or use schema: exists with empty tables",
+			     migration_target(m, role)->name, c.first_present, c.present, c.tables);
+	if (!write_state(target, m, "preparing", f) || !transfer(m, role, target, scope, TOC_EARLY, f))
+		return false;
+	failpoint("schema.restored");
+	return write_state(target, m, "prepared", f);
+}
+
+static bool prepare_exists(const struct migration *m, enum role role, PGconn *target, PGresult *names,
+			   struct fault *f)
+{
+	struct census c = { 0 };
+	const char *name = migration_target(m, role)->name;
+
+	if (!take_census(target, names, true, &c, f))
+		return false;
+	if (c.present < c.tables)
+		return fault(f, FAULT_STOP,
+			     "%s: table %s is missing (%zu of %zu are there), and schema: exists wants it; "
+			     "create it, or use schema: create",
+			     name, c.first_missing, c.present, c.tables);
+	if (*c.first_filled)
+		return fault(f, FAULT_STOP,
+			     "%s: table %s holds rows, and its first copy wants it empty; TRUNCATE it, or exclude "
+			     "it in tables:",
+			     name, c.first_filled);
+	return write_state(target, m, "finished", f);
+}
+
+bool schema_prepare(const struct migration *m, enum role role, const struct schema_scope *scope, struct fault *f)
+{
+	char state[16];
+	PGresult *names = NULL;
+
+	if (role == ROLE_SHADOW && m->shadow_is_default && !ensure_database(m, f))
+		return false;
+	PGconn *target = pg_connect(migration_target(m, role), PG_PLAIN, m->slot, f);
+	bool ok = target && lock_and_ensure_state(target, f) && read_state(target, m, state, f);
+	if (ok && (!*state || strcmp(state, "preparing") == 0)) {
+		names = scope_names(m, scope, f);
+		ok = names && (m->schema == SCHEMA_CREATE
+				       ? prepare_create(m, role, target, scope, names, state, f)
+				       : prepare_exists(m, role, target, names, f));
+	}
+	PQclear(names);
+	pg_close(&target); /* gives the lock back */
+	return ok;
+}
+
+bool schema_finish(const struct migration *m, enum role role, const struct schema_scope *scope, struct fault *f)
+{
+	char state[16];
+	PGconn *target = pg_connect(migration_target(m, role), PG_PLAIN, m->slot, f);
+	bool ok = target && lock_and_ensure_state(target, f) && read_state(target, m, state, f);
+
+	if (ok && strcmp(state, "prepared") == 0)
+		ok = transfer(m, role, target, scope, TOC_LATE, f) && write_state(target, m, "finished", f);
+	pg_close(&target);
+	return ok;
+}
+
+/* ---- the database, for drop ---- */
+
+bool schema_database_is_ours(const struct migration *m, enum role role, bool *ret, struct fault *f)
+{
+	char comment[200];
+
+	*ret = false;
+	if (role != ROLE_SHADOW || !m->shadow_is_default)
+		return true;
+	PGconn *conn = pg_connect(&m->target, PG_PLAIN, m->slot, f);
+	const char *values[] = { m->shadow.dbname };
+	PGresult *r = conn ? pg_query_params(conn, f,
+					     "SELECT shobj_description(oid, 'pg_database') FROM pg_database"
+					     " WHERE datname = $1",
+					     1, values)
+			   : NULL;
+	snprintf(comment, sizeof(comment), "shadow of migration %s, created by foreshadow", m->name);
+	if (r)
+		*ret = PQntuples(r) == 1 && strcmp(PQgetvalue(r, 0, 0), comment) == 0;
+	PQclear(r);
+	pg_close(&conn);
+	return r != NULL;
+}
+
+bool schema_drop_database(const struct migration *m, enum role role, struct fault *f)
+{
+	bool is_ours = false;
+	struct buf sql;
+
+	if (!schema_database_is_ours(m, role, &is_ours, f) || !is_ours)
+		return is_ours || f->kind == FAULT_NONE;
+	PGconn *conn = pg_connect(&m->target, PG_PLAIN, m->slot, f);
+	buf_init(&sql, 1 << 16);
+	buf_str(&sql, "DROP DATABASE ");
+	pg_quote_ident(&sql, span_str(m->shadow.dbname));
+	bool ok = conn && pg_do(conn, f, buf_cstr(&sql));
+	buf_release(&sql);
+	pg_close(&conn);
+	return ok;
+}
