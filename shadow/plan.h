@@ -4,13 +4,21 @@
  *
  * Changes enter in source order (plan_add); plan_finish makes the ordered list of executions:
  * per table deletes, updates grouped by the columns they set, inserts. Net effect per key:
- *   insert·update → insert     update·update → update, column-wise merged (unchanged takes the
- * earlier value) update·delete → delete     insert·delete → nothing     delete·insert → delete,
- * then insert What cannot follow in the source (insert·insert, delete·update, ...) is not merged
- * away: it ends a segment, so that the server sees both and raises. A key change (op u, the old
- * row's key is not the message key) becomes delete(old) + insert(new) when every column's value is
- * known, else a REKEY statement of its own between two segments. Ordered tables (target.h) keep
- * source order: one statement a change, runs of inserts together.
+ *
+ * - insert·update → insert
+ * - update·update → update, merged column by column: unchanged takes the earlier value
+ * - update·delete → delete
+ * - insert·delete → nothing
+ * - delete·insert → delete, then insert
+ *
+ * What cannot follow in the source (insert·insert, delete·update, ...) is not merged away: it ends
+ * a segment, so that the server sees both and raises.
+ *
+ * A key change (op u, before's key is not after's) becomes delete(old) + insert(new) when every
+ * column's value is known, else a REKEY statement of its own between two segments.
+ *
+ * Ordered tables (target.h) keep source order, one statement a change; inserts that follow each
+ * other share one, and so do deletes by key.
  *
  * plan_sequential makes one execution a change, in source order: exec i belongs to change i.
  *
@@ -26,7 +34,7 @@
 struct plan_change {
 	const struct target_table *table;
 	char op;                    /* c u d */
-	struct span key;            /* message key (op u: of the new row) */
+	struct span key;            /* message key; op u: the new row's */
 	const struct value *before; /* one per column, or NULL */
 	const struct value *after;  /* one per column, or NULL */
 	struct commit_lsn commit;
