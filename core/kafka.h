@@ -52,6 +52,10 @@ bool kafka_groups_delete(rd_kafka_t *client, const char *const *names, size_t n,
 bool kafka_bounds(rd_kafka_t *client, const char *topic, int partition, int64_t *ret_low,
 		  int64_t *ret_high, struct fault *f);
 
+/* Makes the thread of that partition's leader look at the consumer's queues now: without it a
+ * consumer that emptied queues that were all full waits up to 1 s for more. Costs a round trip. */
+void kafka_wake(rd_kafka_t *client, const char *topic, int partition);
+
 bool kafka_fault(rd_kafka_resp_err_t err, const char *what, struct fault *f);
 
 #endif
