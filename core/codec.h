@@ -29,6 +29,8 @@ struct framing *framing_new(enum framing_kind kind);
 void framing_free(struct framing *fr);
 /* CONFLUENT: schema with this fingerprint has this registry id. Thread-safe. */
 bool framing_learn(struct framing *fr, uint64_t fingerprint, int32_t id);
+/* The registry's id in a record's frame: what to ask for when event_read says FAULT_ENVIRONMENT. */
+bool framing_record_id(struct span record, int32_t *ret_id);
 
 /* The fixed schemas (Exclusive, Barrier, Marker): name, JSON, fingerprint. */
 struct codec_fixed {

@@ -77,7 +77,8 @@ struct event {
 	struct span body;                      /* CHANGE: what follows the head; see codec_decode */
 };
 
-/* Appends the whole framed record. framing is codec.h's. */
+/* Appends the whole framed record. framing is codec.h's. kind follows from the function; op too, but
+ * for markers (f s e). False: no room in out, or the framing has no id for the schema. */
 struct framing;
 bool event_write_exclusive(const struct framing *fr, const struct event_head *h,
 			   const struct exclusive *e, struct buf *out);
@@ -87,7 +88,8 @@ bool event_write_marker(const struct framing *fr, const struct event_head *h,
 			const struct marker *m, struct buf *out);
 
 /* Reads framing, head and (unless CHANGE) body. Never allocates more than the record's size × a
- * small constant. A record that is not ours: FAULT_INPUT. */
+ * small constant. A record that is not ours: FAULT_INPUT. A schema id that the framing has not
+ * learned: FAULT_ENVIRONMENT, learn it and read again. An op c or r with unchanged columns: FAULT_INPUT. */
 bool event_read(const struct framing *fr, struct span record, struct arena *a, struct event *ret,
 		struct fault *f);
 
