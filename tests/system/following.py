@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What most system tests wait for: both targets contain what the source has now, and are equal to it."""
+from rig import assert_equal, wait_until
+
+
+def contains(db, name, lsn):
+    """Has every partition of the migration applied a barrier at or past lsn on this target?"""
+    if not db.value("select to_regclass('foreshadow.progress') is not null"):
+        return False
+    return db.value("select count(*) > 0 and min(barrier_lsn) >= %s::pg_lsn from foreshadow.progress"
+                    " where migration = %s and topic = %s", lsn, name, f"{name}.changes")
+
+
+def copies_live(db, name):
+    if not db.value("select to_regclass('foreshadow.copies') is not null"):
+        return False
+    return db.value("select count(*) > 0 and bool_and(state = 'live') from foreshadow.copies where migration = %s",
+                    name)
+
+
+def where(m):
+    """For the message of a wait that ran out."""
+    text = "\n".join(f"{db}: {db.sql('select topic, partition, ordinal, barrier_lsn, waiting_at from foreshadow.progress order by 1, 2')}"
+                     for db in m.targets() if exists(db) and db.value("select to_regclass('foreshadow.progress') is not null"))
+    return f"{text}\n{m.tail()}"
+
+
+def exists(db):
+    return db.server.value("select exists (select from pg_database where datname = %s)", db.name)
+
+
+def wait_live(m, dbs=None, timeout=90):
+    wait_until(lambda: all(exists(db) and copies_live(db, m.name) for db in dbs or m.targets()), timeout,
+               lambda: f"the copies to be live\n{where(m)}")
+
+
+def wait_caught_up(m, dbs=None, timeout=90):
+    lsn = str(m.source.value("select pg_current_wal_insert_lsn()"))
+    # an idle source still says where it is: make sure there is a record past lsn
+    m.source.execute("select pg_logical_emit_message(false, 'test', 'tick')")
+    wait_until(lambda: all(contains(db, m.name, lsn) for db in dbs or m.targets()), timeout,
+               lambda: f"{lsn} on the targets\n{where(m)}")
+
+
+def assert_follows(m, tables=None, dbs=None, timeout=90):
+    """Both targets catch up with the source as it is now, and are equal to it."""
+    wait_caught_up(m, dbs, timeout)
+    for db in dbs or m.targets():
+        assert_equal(m.source, db, tables)
+
+
+def assert_balanced(m, db):
+    """Every change record was applied or covered once: the counts of the rows add up to the ordinals.
+
+    An exclusive event has an ordinal in each partition and counts in partition 0 only."""
+    rows = db.sql("select partition, ordinal, changes, covered from foreshadow.progress"
+                  " where migration = %s and topic = %s order by 1", m.name, f"{m.name}.changes")
+    records = m.kafka_ordinals() if hasattr(m, "kafka_ordinals") else None
+    for partition, ordinal, changes, covered in rows:
+        assert changes + covered <= ordinal, f"partition {partition}: {changes} + {covered} of {ordinal} ordinals"
+    return rows if records is None else records

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stories of changes: what an application may do to rows, and the targets must end equal.
+
+All stories run in one migration, each with tables of its own; a story is a setup and a list of
+scripts, each run in a session of its own (several statements in one script are one transaction
+unless they say otherwise).
+"""
+import threading
+
+import pytest
+
+from conftest import Migration
+from following import assert_follows, wait_live
+from rig import Database
+
+BIG = "(select string_agg(md5((n * {0})::text), '') from generate_series(1, 400) n)"
+
+STORIES = {
+    "key_chain": ("create table key_chain (id int primary key, v text);"
+                  "insert into key_chain select i, 'v' || i from generate_series(1, 20) i",
+                  ["update key_chain set id = 101 where id = 1; update key_chain set id = 102 where id = 101;"
+                   "update key_chain set id = 103 where id = 102",
+                   "update key_chain set id = id + 1000 where id between 5 and 15"]),
+    "key_swap": ("create table key_swap (id int primary key, v text);"
+                 "insert into key_swap select i, 'v' || i from generate_series(1, 20) i",
+                 ["update key_swap set id = -1 where id = 1; update key_swap set id = 1 where id = 2;"
+                  "update key_swap set id = 2 where id = -1"]),
+    "key_reuse": ("create table key_reuse (id int primary key, v text);"
+                  "insert into key_reuse select i, 'v' || i from generate_series(1, 20) i",
+                  ["delete from key_reuse where id = 3; insert into key_reuse values (3, 'again')",
+                   "delete from key_reuse where id = 3", "insert into key_reuse values (3, 'third')",
+                   "begin; insert into key_reuse values (77, 'x'); delete from key_reuse where id = 77; commit",
+                   "begin; delete from key_reuse where id = 4; insert into key_reuse values (4, 'y');"
+                   "update key_reuse set v = 'z' where id = 4; delete from key_reuse where id = 4; commit"]),
+    "unique_swap": ("create table unique_swap (id int primary key, u int unique, v text);"
+                    "insert into unique_swap select i, i, 'v' from generate_series(1, 50) i",
+                    ["update unique_swap set u = -1 where id = 1; update unique_swap set u = 1 where id = 2;"
+                     "update unique_swap set u = 2 where id = 1",
+                     "delete from unique_swap where id = 5; insert into unique_swap values (500, 5, 'took it');"
+                     "update unique_swap set u = null where id = 6; insert into unique_swap values (600, 6, 'took it')"]),
+    "unique_swap_deferred": (
+        "create table unique_swap_deferred (id int primary key, u int unique deferrable initially deferred, v text);"
+        "insert into unique_swap_deferred select i, i, 'v' from generate_series(1, 50) i",
+        ["update unique_swap_deferred set u = 2 where id = 1; update unique_swap_deferred set u = 1 where id = 2",
+         "update unique_swap_deferred set u = 51 - u"]),
+    "deferrable_key": (
+        "create table deferrable_key (id int primary key deferrable, v text);"
+        "alter table deferrable_key replica identity full;"
+        "insert into deferrable_key select i, 'v' || i from generate_series(1, 300) i",
+        ["update deferrable_key set id = id + 1", "update deferrable_key set id = id - 5 where id > 100;"
+         "delete from deferrable_key where id < 4"]),
+    "numeric_key": ("create table numeric_key (id numeric primary key, v text);"
+                    "insert into numeric_key values (1.0, 'a'), (2.50, 'b'), (3, 'c')",
+                    ["update numeric_key set id = 1.00, v = 'a2' where id = 1", "delete from numeric_key where id = 2.5",
+                     "insert into numeric_key values (2.5000, 'b2')", "update numeric_key set v = 'c2' where id = 3.0"]),
+    "float_and_blank_keys": (
+        "create table float_and_blank_keys (a float8, b char(5), v int, primary key (a, b));"
+        "insert into float_and_blank_keys values (0, 'x', 1), (1e300, 'y', 2)",
+        ["update float_and_blank_keys set a = '-0', v = 10 where a = 0",
+         "update float_and_blank_keys set v = 11, b = 'x    ' where a = 0"]),
+    "savepoints": ("create table savepoints (id int primary key, v text);",
+                   ["begin; insert into savepoints values (1, 'kept'); savepoint a;"
+                    "insert into savepoints values (2, 'lost'); rollback to a; insert into savepoints values (3, 'kept');"
+                    "savepoint b; update savepoints set v = 'lost' where id = 1; rollback to b; release b; commit",
+                    "begin; insert into savepoints values (9, 'lost'); rollback"]),
+    "truncate_between": ("create table truncate_a (id int primary key, v text);"
+                         "create table truncate_b (id int primary key, a int references truncate_a);"
+                         "insert into truncate_a select i, 'v' from generate_series(1, 50) i;"
+                         "insert into truncate_b select i, i from generate_series(1, 50) i",
+                         ["insert into truncate_a values (100, 'before')", "truncate truncate_b",
+                          "begin; insert into truncate_b values (1, 2); truncate truncate_a, truncate_b;"
+                          "insert into truncate_a values (1, 'after'); insert into truncate_b values (7, 1); commit",
+                          "truncate truncate_a cascade", "insert into truncate_a values (5, 'last')"]),
+    "leaves": ("create table leaves (id int, day int, v text, primary key (id, day)) partition by range (day);"
+               "create table leaves_1 partition of leaves for values from (0) to (10);"
+               "create table leaves_2 partition of leaves for values from (10) to (20);"
+               "create table leaves_3 partition of leaves for values from (20) to (30);"
+               "insert into leaves select i, i % 30, 'v' || i from generate_series(1, 300) i",
+               ["insert into leaves values (1000, 15, 'before')", "truncate leaves_2",
+                "insert into leaves values (1001, 15, 'after')",
+                "update leaves set day = day + 10 where day = 5", "delete from leaves where id < 10",
+                "truncate leaves_1, leaves_3; insert into leaves values (5, 5, 'five')"]),
+    "keyless": ("create table keyless (a int, b text, j json, p point, x float8);"
+                "alter table keyless replica identity full;"
+                "insert into keyless select i % 3, 'b', '{\"a\": 1}', point(1, 2), 0.1 from generate_series(1, 30) i",
+                ["insert into keyless values (null, null, null, null, 'nan')",
+                 "delete from keyless where ctid = (select ctid from keyless where a = 1 limit 1)",
+                 "update keyless set b = 'c' where ctid = (select ctid from keyless where a = 2 limit 1)",
+                 "update keyless set j = '{\"b\":2}' where a is null", "insert into keyless select * from keyless"]),
+    "nothing_but_key": ("create table nothing_but_key (id int primary key);",
+                        ["insert into nothing_but_key select generate_series(1, 10)",
+                         "update nothing_but_key set id = id where id = 3", "update nothing_but_key set id = 30 where id = 4",
+                         "delete from nothing_but_key where id = 5"]),
+    "identity_index": ("create table identity_index (id int primary key, code text not null unique, v text);"
+                       "alter table identity_index replica identity using index identity_index_code_key;"
+                       "insert into identity_index select i, 'c' || i, 'v' from generate_series(1, 20) i",
+                       ["update identity_index set id = id + 100 where id < 5", "delete from identity_index where code = 'c7'",
+                        "update identity_index set code = 'moved' where id = 9"]),
+    "generated_and_identity": (
+        "create table generated_and_identity (id int generated always as identity primary key, n int generated always as identity,"
+        " a int, b int generated always as (a * 2) stored);"
+        "insert into generated_and_identity (a) select generate_series(1, 10)",
+        ["insert into generated_and_identity (a) values (11)", "update generated_and_identity set a = a + 1",
+         "delete from generated_and_identity where id = 2", "update generated_and_identity set id = default where id = 5"]),
+    "cycle": ("create table cycle_a (id int primary key, b int); create table cycle_b (id int primary key, a int references cycle_a);"
+              "alter table cycle_a add foreign key (b) references cycle_b deferrable initially deferred;"
+              "create table self (id int primary key, parent int references self on delete cascade);"
+              "insert into self select i, nullif(i / 2, 0) from generate_series(1, 40) i",
+              ["begin; insert into cycle_a values (1, 1); insert into cycle_b values (1, 1); commit",
+               "delete from self where id = 4", "insert into self values (100, 1), (101, 100)",
+               "begin; update cycle_a set b = null; delete from cycle_b; delete from cycle_a; commit"]),
+    "one_column_at_a_time": ("create table one_column_at_a_time (id int primary key, a text, b text, c text);"
+                             f"insert into one_column_at_a_time select i, {BIG.format('i')}, {BIG.format('i + 1')}, 'c' "
+                             "from generate_series(1, 20) i",
+                             ["begin; update one_column_at_a_time set a = 'short' where id = 1;"
+                              f"update one_column_at_a_time set b = {BIG.format(9)} where id = 1;"
+                              "update one_column_at_a_time set c = 'd' where id <= 5; commit"]),
+    "messages": ("create table messages (id int primary key)",
+                 ["begin; select pg_logical_emit_message(true, 'p', 'inside'); insert into messages values (1);"
+                  "select pg_logical_emit_message(true, 'p', 'inside'); insert into messages values (2); commit",
+                  "select pg_logical_emit_message(false, 'p', 'outside')", "insert into messages values (3)"]),
+}
+
+# Unchanged TOAST: a value that is not sent must stay, whatever else happens to the row.
+for word, identity in {"default": "", "full": "alter table {t} replica identity full;",
+                       "index": "create unique index {t}_k on {t} (k); alter table {t} replica identity using index {t}_k;"}.items():
+    t = f"toast_{word}"
+    STORIES[t] = (
+        f"create table {t} (id int primary key, k int not null, big text, n int); alter table {t} alter big set storage external;"
+        + identity.format(t=t) + f"insert into {t} select i, i, {BIG.format('i')}, 0 from generate_series(1, 60) i",
+        [f"update {t} set n = 1 where id <= 10",
+         f"begin; update {t} set n = 2 where id = 11; update {t} set n = 3 where id = 11; commit",
+         f"begin; update {t} set big = 'new' where id = 12; update {t} set n = 3 where id = 12; commit",
+         f"begin; update {t} set n = 3 where id = 13; update {t} set big = {BIG.format(77)} where id = 13; commit",
+         # key changes: over 30 keys some stay in their partition and some do not
+         f"update {t} set id = id + 1000, k = k + 1000 where id between 20 and 50",
+         f"begin; update {t} set id = 2001, k = 2001 where id = 51; update {t} set n = 9 where id = 2001;"
+         f"update {t} set id = 2002, k = 2002 where id = 2001; update {t} set big = null where id = 2002; commit",
+         f"begin; update {t} set id = 2003, k = 2003 where id = 52; delete from {t} where id = 2003; commit",
+         f"begin; update {t} set n = 5 where id = 53; update {t} set id = 2004, k = 2004 where id = 53;"
+         f"insert into {t} values (53, 53, 'taken again', 1); commit"])
+
+
+@pytest.fixture(scope="module")
+def stories(request, binary, source, target, kafka):
+    name = "stories"
+    src, dst = source.createdb(f"{name}_src"), target.createdb(f"{name}_dst")
+    m = Migration(name, src, dst, Database(target, f"{name}_dst_shadow"), kafka,
+                  {"migration": name, "source": {"uri": src.uri()}, "target": {"uri": dst.uri()},
+                   "kafka": {"bootstrap.servers": kafka.bootstrap, "partitions": 5},
+                   "tables": {"include": ["public.*"]}, "risk": {"shadow_threshold": 0}}, binary, {})
+    for setup, _ in STORIES.values():
+        src.execute(setup)
+    m.start()
+    wait_live(m)
+    yield m
+    m.close()
+    m.drop_everything()
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_story(stories, story):
+    _, scripts = STORIES[story]
+    for script in scripts:
+        stories.source.execute(script)
+    assert stories.running(), stories.tail()
+    tables = [t for t in stories.source.tables() if t.split(".")[-1].startswith(story.split("_between")[0]) or
+              (story == "cycle" and t.split(".")[-1] in ("cycle_a", "cycle_b", "self"))]
+    assert tables
+    assert_follows(stories, tables)
+
+
+def test_commit_order_differs_from_begin_order(migration, rng, is_long):
+    """50 sessions that begin in one order and commit in another, on rows they share."""
+    m = migration()
+    m.source.execute("create table acc (id int primary key, n int not null default 0);"
+                     "insert into acc select generate_series(1, 200);"
+                     "create table hist (session int, step int, acc int); alter table hist replica identity full")
+    m.start()
+    wait_live(m)
+    rounds = 20 if is_long else 3
+
+    def session(number, seed):
+        local = __import__("random").Random(seed)
+        with m.source.connect() as c:
+            for step in range(rounds):
+                with c.transaction():
+                    for account in sorted(local.sample(range(1, 201), 3)):
+                        c.execute("update acc set n = n + 1 where id = %s", (account,))
+                        c.execute("insert into hist values (%s, %s, %s)", (number, step, account))
+                    c.execute("select pg_sleep(%s)", (local.random() / 50,))
+
+    threads = [threading.Thread(target=session, args=(i, rng.random())) for i in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert_follows(m)
+    assert m.target.value("select sum(n) from acc") == rounds * 50 * 3
+
+
+def test_back_to_back_commits_over_restarts(migration, is_long):
+    """One transaction's end is the next one's commit LSN; restarts in between lose and double nothing."""
+    m = migration()
+    m.source.execute("create table seq (id bigint generated always as identity primary key, who int)")
+    m.start()
+    wait_live(m)
+    for _ in range(10 if is_long else 3):
+        clients = [m.source.start_pgbench("-n", "-c", "2", "-t", "300", "-f", _script(m, "insert into seq (who) values (1);"))
+                   for _ in range(2)]
+        m.kill9()
+        m.start()
+        assert all(c.wait(60) == 0 for c in clients)
+    assert_follows(m)
+
+
+def _script(m, text):
+    path = m.folder / "script.sql"
+    path.write_text(text)
+    path.chmod(0o644)
+    return str(path)
+
+
+def test_one_large_transaction(migration, is_long, new_postgres):
+    """wal_sender_timeout is far shorter than the transaction takes: feedback goes on in its middle."""
+    rows = 2_000_000 if is_long else 100_000
+    server = new_postgres("impatient", wal_sender_timeout="5s", logical_decoding_work_mem="64kB")
+    m = migration(source_server=server)
+    m.source.execute("create table big (id bigint primary key, a int, b text)")
+    process = m.start()
+    wait_live(m)
+    m.source.execute(f"insert into big select i, i % 7, md5(i::text) from generate_series(1, {rows}) i")
+    m.source.execute("update big set a = a + 1 where id % 10 = 0")
+    assert_follows(m, timeout=600)
+    assert process.running()
+    assert "terminating walsender process due to replication timeout" not in server.log()
