@@ -47,7 +47,7 @@ STORIES = {
         "create table deferrable_key (id int primary key deferrable, v text);"
         "alter table deferrable_key replica identity full;"
         "insert into deferrable_key select i, 'v' || i from generate_series(1, 300) i",
-        ["update deferrable_key set id = id + 1", "update deferrable_key set id = id - 5 where id > 100;"
+        ["update deferrable_key set id = id + 1", "update deferrable_key set id = id + 500 where id > 100;"
          "delete from deferrable_key where id < 4"]),
     "numeric_key": ("create table numeric_key (id numeric primary key, v text);"
                     "insert into numeric_key values (1.0, 'a'), (2.50, 'b'), (3, 'c')",

@@ -80,7 +80,7 @@ VALUES = {
     "circle": ["<(0,0),1.5>"],
     "regproc": ["now", "-"],
     "regprocedure": ["abs(integer)", "-"],
-    "regoper": ["pg_catalog.~~", "0"],
+    "regoper": ["||/", "0"],
     "regoperator": ["+(integer,integer)", "0"],
     "regclass": ["pg_class", "-"],
     "regcollation": ['"C"', "-"],

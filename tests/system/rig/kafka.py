@@ -6,7 +6,7 @@ import uuid
 
 from confluent_kafka import (OFFSET_BEGINNING, Consumer, ConsumerGroupTopicPartitions, KafkaError,
                              KafkaException, Producer, TopicPartition)
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
 from . import place
 from .process import Process, run
@@ -98,6 +98,7 @@ class Kafka:
 
     def stop(self, timeout=60):
         if self.running():
+            self.process.sigcont()
             self.process.stop(timeout)
 
     def kill9(self):
@@ -142,10 +143,9 @@ class Kafka:
         for future in self.admin().create_topics(
                 [NewTopic(name, partitions, 1, config=config)]).values():
             future.result(30)
-        wait_until(lambda: name in self.topics(), 10, f"topic {name}")
+        wait_until(lambda: self.topics().get(name) == partitions, 10, f"topic {name}")
 
     def add_partitions(self, name, total):
-        from confluent_kafka.admin import NewPartitions
         for future in self.admin().create_partitions([NewPartitions(name, total)]).values():
             future.result(30)
 

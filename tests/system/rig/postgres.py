@@ -252,6 +252,7 @@ class Postgres(Database):
 
     def stop(self, mode="fast", timeout=60):
         if self.running():
+            self.process.sigcont()
             self.process.signal({"smart": signal.SIGTERM, "fast": signal.SIGINT,
                                  "immediate": signal.SIGQUIT}[mode])
             self.process.wait(timeout)

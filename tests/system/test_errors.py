@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes wrong is said: the object, what was seen, what was wanted, the next step; and the exit code."""
+import pytest
+
+from following import assert_follows, wait_caught_up, wait_live
+from rig import place, wait_until
+
+TABLE = "create table t (id int primary key, v text); insert into t select i, 'v' from generate_series(1, 10) i"
+
+
+def failing_run(m, timeout=60, args=()):
+    process = m.start(args=args)
+    code = process.wait(timeout)
+    m.check_sanitizers()
+    return code, process.log()
+
+
+def assert_says(log, *words):
+    missing = [w for w in words if w not in log]
+    assert not missing, f"missing {missing} in:\n{log}"
+
+
+def no_replication_right(m):
+    m.source.execute("create role plain login; grant all on all tables in schema public to plain")
+    m.write({**m.config, "source": {"uri": m.source.uri(user="plain")}})
+
+
+def identity_nothing(m):
+    m.source.execute("create table bare (a int); create table none (id int primary key);"
+                     "alter table none replica identity nothing;"
+                     "create table later (id int primary key deferrable)")
+
+
+def target_table_exists(m):
+    m.target.execute("create table t (id int)")
+
+
+def target_has_rows(m):
+    for db in (m.target, m.shadow):
+        db.execute(TABLE)
+    m.write({**m.config, "schema": "exists"})
+
+
+def target_column_missing(m):
+    for db in (m.target, m.shadow):
+        db.execute("create table t (id int primary key)")
+    m.write({**m.config, "schema": "exists"})
+
+
+def with_config(**changes):
+    def provoke(m):
+        m.write({**m.config, **changes})
+    return provoke
+
+
+def down(what):
+    def provoke(m):
+        port = place.free_port()
+        if what == "kafka":
+            m.write({**m.config, "kafka": {**m.config["kafka"], "bootstrap.servers": f"127.0.0.1:{port}"}})
+        else:
+            m.write({**m.config, what: {"uri": f"postgresql://postgres@127.0.0.1:{port}/x"}})
+    return provoke
+
+
+# name: provocation, command, exit code, words
+ERRORS = {
+    "literal password": (with_config(source={"uri": "postgresql://u:hunter2@127.0.0.1/x"}), "run", 2,
+                         ["source", "password", "${"]),
+    "unknown key": (with_config(tabels={"include": ["public.*"]}), "run", 2, ["tabels", "tables"]),
+    "refused kafka key": (with_config(kafka={"bootstrap.servers": "x:1", "acks": 1}), "run", 2, ["acks"]),
+    "not in this version": (with_config(order="transaction"), "run", 2, ["order", "not in this version"]),
+    "source down": (down("source"), "check", 1, ["source", "connect"]),
+    "target down": (down("target"), "check", 1, ["target", "connect"]),
+    "kafka down": (down("kafka"), "check", 1, ["Kafka", "bootstrap.servers"]),
+    "no replication right": (no_replication_right, "run", 3, ["plain", "REPLICATION", "ALTER ROLE"]),
+    "no identity": (identity_nothing, "run", 3, ["public.bare", "public.none", "public.later", "REPLICA IDENTITY", "ALTER TABLE"]),
+    "target table exists": (target_table_exists, "run", 3, ["t", "exists", "schema: exists"]),
+    "target has rows": (target_has_rows, "run", 3, ["t", "rows", "TRUNCATE"]),
+    "target column missing": (target_column_missing, "run", 3, ["t", "v", "ALTER TABLE"]),
+    "nothing in scope": (with_config(tables={"include": ["nowhere.*"]}), "run", 3, ["nowhere.*"]),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_error(migration, name):
+    provoke, command, exit_code, words = ERRORS[name]
+    m = migration(create_shadow="target_" in name or name.startswith("target has") or name.startswith("target column"))
+    m.source.execute(TABLE)
+    provoke(m)
+    if command == "run":
+        code, log = failing_run(m)
+    else:
+        result = m.run_cli(command)
+        code, log = result.returncode, result.stdout + result.stderr
+    assert_says(log, *words)
+    assert code == exit_code, log
+    assert "hunter2" not in log
+
+
+def test_wal_level_replica(migration, new_postgres):
+    m = migration(source_server=new_postgres("source", wal_level="replica"))
+    m.source.execute(TABLE)
+    code, log = failing_run(m)
+    assert code == 3
+    assert_says(log, "wal_level", "replica", "logical", "ALTER SYSTEM")
+
+
+def test_wrong_password(migration, new_postgres):
+    server = new_postgres("source")
+    m = migration(source_server=server)
+    server.execute("create role walled login superuser password 'right'")
+    server.add_hba("host all walled 127.0.0.1/32 scram-sha-256")
+    m.write({**m.config, "source": {"uri": m.source.uri(user="walled")}})
+    process = m.start(env={"PGPASSWORD": "canary-wrong"})
+    assert process.wait(60) == 3
+    assert_says(process.log(), "source", "walled", "password")
+    assert "canary-wrong" not in process.log()
+
+
+def test_slot_already_active(migration):
+    m = migration()
+    m.source.execute(TABLE)
+    m.start(role="ingest")
+    m.source.poll("select coalesce(bool_or(active), false) from pg_replication_slots where slot_name = '%s'" % m.slot)
+    second = m.start(role="ingest", instance="b")
+    assert second.wait(60) == 3
+    assert_says(second.log(), m.slot, "active", "pid")
+
+
+def test_the_same_instance_twice(migration):
+    m = migration()
+    m.source.execute(TABLE)
+    m.start(role="ingest")
+    first = m.start(role="shadow", instance="one")
+    wait_until(lambda: "foreshadow" in first.log() and m.shadow.server.value(
+        "select exists (select from pg_database where datname = %s)", m.shadow.name), 60, "the shadow to start")
+    wait_live(m, [m.shadow])
+    second = m.start(role="shadow", instance="one")
+    wait_until(lambda: not (first.running() and second.running()), 60, "one of the two to leave")
+    left = first if not first.running() else second
+    assert left.exit_code() in (1, 3)
+    assert_says(left.log(), "instance", "one")
+
+
+def test_target_read_only_is_waited_for(migration):
+    m = migration()
+    m.source.execute(TABLE)
+    process = m.start()
+    wait_live(m)
+    m.target.execute(f"alter database {m.target.name} set default_transaction_read_only = on;"
+                     f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{m.target.name}' and pid <> pg_backend_pid()")
+    m.source.execute("insert into t values (100, 'x')")
+    process.wait_log("read-only")
+    with m.target.connect(options="-c default_transaction_read_only=off") as c:
+        c.execute(f"alter database {m.target.name} reset default_transaction_read_only")
+        c.execute(f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{m.target.name}' and pid <> pg_backend_pid()")
+    assert_follows(m)
+    assert process.running()
+
+
+def test_kafka_down_in_the_middle(migration, new_kafka):
+    """The slot holds what Kafka has not taken, memory stays bounded, and everything arrives afterwards."""
+    kafka = new_kafka()
+    m = migration(kafka_server=kafka)
+    m.source.execute(TABLE)
+    process = m.start()
+    wait_live(m)
+    wait_caught_up(m)
+    kafka.kill9()
+    before = m.source.value("select confirmed_flush_lsn from pg_replication_slots where slot_name = %s", m.slot)
+    m.source.execute("insert into t select i, repeat('x', 100) from generate_series(1000, 120000) i")
+    process.wait_log("Kafka")
+    assert m.source.value("select confirmed_flush_lsn < pg_current_wal_lsn() and confirmed_flush_lsn >= %s::pg_lsn"
+                          " from pg_replication_slots where slot_name = %s", before, m.slot)
+    kafka.start()
+    assert_follows(m, timeout=120)
+    assert process.running()
+
+
+def test_topic_deleted(migration):
+    m = migration()
+    m.source.execute(TABLE)
+    m.start()
+    wait_live(m)
+    m.stop()
+    m.kafka.delete_topics(m.topic("changes"))
+    code, log = failing_run(m)
+    assert code == 3
+    assert_says(log, m.topic("changes"), "drop")
+
+
+def test_partition_count_changed(migration):
+    m = migration()
+    m.source.execute(TABLE)
+    m.start()
+    wait_live(m)
+    m.stop()
+    m.kafka.add_partitions(m.topic("changes"), 9)
+    code, log = failing_run(m)
+    assert code == 3
+    assert_says(log, m.topic("changes"), "9", "4", "partition")
+
+
+def test_secrets_appear_nowhere(migration, new_postgres, kafka):
+    secret = "canary-7f3a9"
+    server = new_postgres("walled")
+    server.execute(f"create role app login superuser password '{secret}'")
+    server.add_hba("host all app 127.0.0.1/32 scram-sha-256")
+    m = migration(source_server=server, server=server, env={"APP_PASSWORD": secret})
+    for part, db in (("source", m.source), ("target", m.target)):
+        m.config[part] = {"uri": db.uri(user="app").replace("app@", "app:${APP_PASSWORD}@")}
+    m.write(m.config)
+    m.source.execute(TABLE)
+    assert m.run_cli("check").returncode == 0
+    process = m.start()
+    wait_live(m)
+    m.source.execute("insert into t values (1000, 'x')")
+    assert_follows(m)
+    assert secret not in process.command_line()
+    server.execute("alter role app password 'changed'; select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app'")
+    process.wait_log("app")
+    m.kill9()
+    status = m.run_cli("status")
+    assert secret not in m.log() + status.stdout + status.stderr
+    for topic in kafka.topics(f"{m.name}."):
+        for record in kafka.consume(topic):
+            assert secret.encode() not in (record.key() or b"") + (record.value() or b"")
