@@ -116,13 +116,14 @@ static void write_rows(const struct statement_key *k, bool keys, bool sets, int 
 	buf_str(out, ")");
 }
 
-/* k.n3, with its cast where it travels as text. */
+/* k.n3, cast where it travels as another type than the column's: char(3) = text would be compared
+ * as text, past the index. */
 static void write_value(const struct statement_key *k, char part, size_t i, struct buf *out)
 {
 	const struct target_column *c = &k->table->columns[i];
 
 	buf_printf(out, "k.%c%zu", part, i + 1);
-	if (statement_sends_text(k, i)) {
+	if (statement_sends_text(k, i) || value_element_oid(c->kind) != c->type_oid) {
 		buf_str(out, "::");
 		buf_add_span(out, c->type_name);
 	}

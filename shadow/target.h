@@ -40,10 +40,12 @@ struct target_table {
 	bool is_keyless;
 	bool is_ordered; /* never merged: source order (keyless, key not canonical, more_unique) */
 	bool is_partitioned;
-	bool overrides;    /* some written column is GENERATED ALWAYS AS IDENTITY */
-	bool has_deferred; /* a deferrable unique, exclusion or foreign key constraint: source
-			      transactions stay whole, SET CONSTRAINTS ALL DEFERRED */
-	bool more_unique;  /* unique or exclusion constraint beside the key */
+	bool overrides; /* some written column is GENERATED ALWAYS AS IDENTITY */
+	/* A deferrable unique or exclusion constraint: source transactions stay whole, and the
+	 * batch runs under SET CONSTRAINTS ALL DEFERRED. */
+	bool has_deferred;
+	bool has_key_index; /* a unique index on exactly the key; without one, rows are searched */
+	bool more_unique;   /* unique or exclusion constraint beside the key */
 };
 
 /* Everything the catalog says; NULL and a fault: FAULT_STOP names what is missing. */

@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * target - see target.h.
+ *
+ * Three questions to the catalog (table, columns, unique indexes), then decisions that need no
+ * connection. Types are named "schema"."name" from pg_type, never by format_type(oid, NULL): that
+ * one says "character" and "bit", which as a cast mean character(1) and bit(1).
+ */
+#include "shadow/target.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "core/buf.h"
+
+enum {
+	OID_BOOL = 16,
+	OID_BYTEA = 17,
+	OID_CHAR = 18,
+	OID_NAME = 19,
+	OID_INT8 = 20,
+	OID_INT2 = 21,
+	OID_INT4 = 23,
+	OID_TEXT = 25,
+	OID_OID = 26,
+	OID_BPCHAR = 1042,
+	OID_VARCHAR = 1043,
+	OID_DATE = 1082,
+	OID_TIME = 1083,
+	OID_TIMESTAMP = 1114,
+	OID_TIMESTAMPTZ = 1184,
+	OID_UUID = 2950,
+};
+
+static const char table_sql[] =
+    "SELECT c.oid, c.relkind,"
+    "  EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid IN"
+    "    (SELECT c.oid UNION SELECT relid FROM pg_partition_tree(c.oid))"
+    "    AND k.contype IN ('p', 'u', 'x') AND k.condeferrable)"
+    " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE n.nspname = $1 AND c.relname = $2";
+
+/* Domains are followed to the type at their end. */
+static const char columns_sql[] =
+    "SELECT a.attname, a.attidentity, a.attgenerated,"
+    "  a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required,"
+    "  b.oid, b.typtype, b.typcategory, quote_ident(n.nspname) || '.' || quote_ident(b.typname),"
+    "  format_type(a.atttypid, a.atttypmod)"
+    " FROM pg_attribute a"
+    " CROSS JOIN LATERAL (WITH RECURSIVE d(oid, depth) AS ("
+    "    SELECT a.atttypid, 0 UNION ALL SELECT t.typbasetype, d.depth + 1"
+    "    FROM d JOIN pg_type t ON t.oid = d.oid WHERE t.typtype = 'd')"
+    "  SELECT d.oid FROM d ORDER BY d.depth DESC LIMIT 1) x"
+    " JOIN pg_type b ON b.oid = x.oid JOIN pg_namespace n ON n.oid = b.typnamespace"
+    " WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+
+/* A row per column of each unique or exclusion index, of partitions too. */
+static const char indexes_sql[] =
+    "SELECT i.indexrelid,"
+    "  i.indisvalid AND NOT i.indisexclusion AND i.indpred IS NULL AND i.indexprs IS NULL AS plain,"
+    "  a.attname,"
+    "  (SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname)"
+    "   FROM pg_opclass oc JOIN pg_am am ON am.oid = oc.opcmethod AND am.amname = 'btree'"
+    "   JOIN pg_amop ao ON ao.amopfamily = oc.opcfamily AND ao.amoplefttype = oc.opcintype"
+    "     AND ao.amoprighttype = oc.opcintype AND ao.amopstrategy = 3"
+    "   JOIN pg_operator o ON o.oid = ao.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace"
+    "   WHERE oc.oid = i.indclass[k]),"
+    "  i.indrelid = $1::oid AS own"
+    " FROM pg_index i CROSS JOIN LATERAL generate_series(0, i.indnkeyatts - 1) k"
+    " LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k] AND a.attnum "
+    "> 0"
+    " WHERE i.indrelid IN (SELECT $1::oid UNION SELECT relid FROM "
+    "pg_partition_tree($1::oid::regclass))"
+    "  AND (i.indisunique OR i.indisexclusion)"
+    " ORDER BY i.indexrelid, k";
+
+static bool no_memory(struct fault *f)
+{
+	return fault(f, FAULT_INTERNAL, "no memory for a target table");
+}
+
+static bool is_true(const PGresult *r, int row, int column)
+{
+	return span_eq_str(pg_value(r, row, column), "t");
+}
+
+static char letter(const PGresult *r, int row, int column)
+{
+	struct span s = pg_value(r, row, column);
+	return s.n ? s.p[0] : 0;
+}
+
+static PGresult *ask(PGconn *conn, const char *sql, uint32_t oid, struct fault *f)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%u", oid);
+	return pg_query_params(conn, f, sql, 1, (const char *const[]) { text });
+}
+
+/* ask() for a table by name. */
+static PGresult *ask_table(PGconn *conn, const struct relation *rel, struct fault *f)
+{
+	struct arena a;
+	PGresult *r = NULL;
+
+	arena_init(&a, 4096);
+	const char *schema = arena_str(&a, rel->target_schema);
+	const char *table = arena_str(&a, rel->target_table);
+	if (schema && table)
+		r = pg_query_params(conn, f, table_sql, 2, (const char *const[]) { schema, table });
+	else
+		no_memory(f);
+	arena_release(&a);
+	return r;
+}
+
+static bool read_table(PGconn *conn, struct target_table *t, struct fault *f)
+{
+	PGresult *r = ask_table(conn, t->rel, f);
+	bool ok = false;
+
+	if (!r)
+		return false;
+	if (PQntuples(r) != 1) {
+		fault(f, FAULT_STOP,
+		      "the target has no table %.*s: create it as it is on the source (pg_dump "
+		      "--schema-only --table)",
+		      SPAN_ARG(t->name));
+		goto done;
+	}
+	char kind = letter(r, 0, 1);
+	if (kind != 'r' && kind != 'p') {
+		fault(f, FAULT_STOP,
+		      "%.*s on the target is no table (relkind %c): drop or rename it",
+		      SPAN_ARG(t->name), kind);
+		goto done;
+	}
+	t->oid = (uint32_t)pg_i64(r, 0, 0);
+	t->is_partitioned = kind == 'p';
+	t->has_deferred = is_true(r, 0, 2);
+	ok = true;
+done:
+	PQclear(r);
+	return ok;
+}
+
+/* The source's type as DDL would say it. */
+static void write_type(const struct column *c, struct buf *out)
+{
+	if (c->type.kind == VALUE_DECIMAL)
+		buf_printf(out, "numeric(%d,%d)", c->type.precision, c->type.scale);
+	else if (c->type.kind == VALUE_BPCHAR && c->typmod > 4)
+		buf_printf(out, "character(%d)", c->typmod - 4);
+	else if (c->type_oid == OID_VARCHAR && c->typmod > 4)
+		buf_printf(out, "character varying(%d)", c->typmod - 4);
+	else
+		buf_add_span(out, c->type_name);
+}
+
+static bool missing_column(const struct target_table *t, const struct column *c, struct fault *f)
+{
+	struct buf ddl;
+
+	buf_init(&ddl, 4096);
+	buf_printf(&ddl, "ALTER TABLE %.*s ADD COLUMN ", SPAN_ARG(t->name));
+	pg_quote_ident(&ddl, c->name);
+	buf_str(&ddl, " ");
+	write_type(c, &ddl);
+	fault(f, FAULT_STOP, "%.*s on the target has no column \"%.*s\": %s", SPAN_ARG(t->label),
+	      SPAN_ARG(c->name), buf_cstr(&ddl));
+	buf_release(&ddl);
+	return false;
+}
+
+/* Which type categories (pg_type.typcategory) can hold a kind; "": any that reads its text. */
+static const char *categories(enum value_kind kind)
+{
+	switch (kind) {
+	case VALUE_BOOL:
+		return "BS";
+	case VALUE_INT2:
+	case VALUE_INT4:
+	case VALUE_INT8:
+	case VALUE_FLOAT4:
+	case VALUE_FLOAT8:
+	case VALUE_DECIMAL:
+	case VALUE_NUMERIC:
+		return "NS";
+	case VALUE_DATE:
+	case VALUE_TIME:
+	case VALUE_TIMESTAMP:
+	case VALUE_TIMESTAMPTZ:
+		return "DS";
+	case VALUE_BYTEA:
+	case VALUE_UUID:
+		return "US";
+	case VALUE_TEXT:
+	case VALUE_BPCHAR:
+	case VALUE_JSONB:
+	case VALUE_OTHER:
+	case VALUE_KINDS:
+		break;
+	}
+	return "";
+}
+
+static bool suits(const struct target_table *t, const struct column *c,
+		  const struct target_column *tc, char category, struct fault *f)
+{
+	const char *wanted = categories(c->type.kind);
+	struct buf ddl;
+
+	if (!*wanted || strchr(wanted, category))
+		return true;
+	buf_init(&ddl, 4096);
+	buf_printf(&ddl, "ALTER TABLE %.*s ALTER COLUMN ", SPAN_ARG(t->name));
+	pg_quote_ident(&ddl, c->name);
+	buf_str(&ddl, " TYPE ");
+	write_type(c, &ddl);
+	fault(f, FAULT_STOP,
+	      "%.*s on the target has type %.*s for column \"%.*s\", the source %.*s: %s",
+	      SPAN_ARG(t->label), SPAN_ARG(tc->exact_type), SPAN_ARG(c->name),
+	      SPAN_ARG(c->type_name), buf_cstr(&ddl));
+	buf_release(&ddl);
+	return false;
+}
+
+/* May a parameter of the kind's own type be given to a column of this base type as it is? */
+static bool is_native(enum value_kind kind, uint32_t base)
+{
+	if (kind == VALUE_TEXT)
+		return base == OID_TEXT || base == OID_VARCHAR;
+	if (kind == VALUE_BPCHAR)
+		return base == OID_BPCHAR;
+	return value_element_oid(kind) == base;
+}
+
+/* Types whose = calls only identical values equal (text: under COLLATE "C"). */
+static bool is_exact(uint32_t base, char typtype)
+{
+	static const uint32_t exact[] = {
+		OID_BOOL, OID_BYTEA,     OID_CHAR,        OID_NAME,   OID_INT8,    OID_INT2,
+		OID_INT4, OID_TEXT,      OID_OID,         OID_BPCHAR, OID_VARCHAR, OID_DATE,
+		OID_TIME, OID_TIMESTAMP, OID_TIMESTAMPTZ, OID_UUID,
+	};
+
+	for (size_t i = 0; i < sizeof(exact) / sizeof(*exact); i++)
+		if (exact[i] == base)
+			return true;
+	return typtype == 'e';
+}
+
+/* Kinds with different values that one key index calls equal. */
+static bool key_is_loose(const struct relation *rel, enum value_kind kind)
+{
+	return !rel->merge || kind == VALUE_FLOAT4 || kind == VALUE_FLOAT8 ||
+	       kind == VALUE_NUMERIC || kind == VALUE_DECIMAL || kind == VALUE_OTHER;
+}
+
+static bool read_column(struct target_table *t, size_t i, const PGresult *r, int row,
+			struct arena *a, struct fault *f)
+{
+	const struct column *c = &t->rel->columns[i];
+	struct target_column *tc = &t->columns[i];
+	char typtype = letter(r, row, 5);
+
+	*tc = (struct target_column) {
+		.name = arena_dup(a, pg_value(r, row, 0)),
+		.type_name = arena_dup(a, pg_value(r, row, 7)),
+		.exact_type = arena_dup(a, pg_value(r, row, 8)),
+		.type_oid = (uint32_t)pg_i64(r, row, 4),
+		.kind = c->type.kind,
+		.is_written = letter(r, row, 2) == 0,
+		.is_always = letter(r, row, 1) == 'a',
+		.is_key = c->is_key,
+	};
+	if (arena_failed(a))
+		return no_memory(f);
+	tc->is_native = is_native(tc->kind, tc->type_oid);
+	tc->is_exact = is_exact(tc->type_oid, typtype);
+	tc->sets_key = c->is_key && key_is_loose(t->rel, tc->kind);
+	t->overrides = t->overrides || (tc->is_written && tc->is_always);
+	return !tc->is_written || suits(t, c, tc, letter(r, row, 6), f);
+}
+
+static int find_column(const PGresult *r, struct span name)
+{
+	for (int row = 0; row < PQntuples(r); row++)
+		if (span_eq(pg_value(r, row, 0), name))
+			return row;
+	return -1;
+}
+
+/* Columns that only the target has must be able to do without a value. */
+static bool check_others(const struct target_table *t, const PGresult *r, struct fault *f)
+{
+	for (int row = 0; row < PQntuples(r); row++) {
+		struct span name = pg_value(r, row, 0);
+		bool known = !is_true(r, row, 3);
+		for (size_t i = 0; !known && i < t->column_count; i++)
+			known = span_eq(t->rel->columns[i].name, name);
+		if (!known)
+			return fault(
+			    f, FAULT_STOP,
+			    "column \"%.*s\" of %.*s on the target is NOT NULL without a "
+			    "default, and the source does not have it: ALTER TABLE %.*s ALTER "
+			    "COLUMN \"%.*s\" DROP NOT NULL, or SET DEFAULT",
+			    SPAN_ARG(name), SPAN_ARG(t->label), SPAN_ARG(t->name), SPAN_ARG(name));
+	}
+	return true;
+}
+
+static bool read_columns(PGconn *conn, struct target_table *t, struct arena *a, struct fault *f)
+{
+	PGresult *r = ask(conn, columns_sql, t->oid, f);
+	bool ok = r != NULL;
+
+	for (size_t i = 0; ok && i < t->column_count; i++) {
+		int row = find_column(r, t->rel->columns[i].name);
+		ok = row < 0 ? missing_column(t, &t->rel->columns[i], f)
+			     : read_column(t, i, r, row, a, f);
+	}
+	ok = ok && check_others(t, r, f);
+	PQclear(r);
+	return ok;
+}
+
+static size_t column_named(const struct target_table *t, struct span name)
+{
+	size_t i = 0;
+
+	while (i < t->column_count && !span_eq(t->columns[i].name, name))
+		i++;
+	return i;
+}
+
+/* How many of the index's columns (rows first..end) are key columns. */
+static size_t keys_in(const struct target_table *t, const PGresult *r, int first, int end)
+{
+	size_t n = 0;
+
+	for (int row = first; row < end; row++) {
+		size_t i = column_named(t, pg_value(r, row, 2));
+		n += i < t->column_count && t->columns[i].is_key;
+	}
+	return n;
+}
+
+/* The key's own index gives the operators; one on more columns than the key forbids nothing new;
+ * any other is a further constraint. */
+static bool read_index(struct target_table *t, const PGresult *r, int first, int end,
+		       struct arena *a)
+{
+	size_t keys = keys_in(t, r, first, end);
+	bool is_plain = is_true(r, first, 1), is_own = is_true(r, first, 4);
+
+	if (t->is_keyless || keys < t->key_count || !is_plain) {
+		t->more_unique = true;
+		return true;
+	}
+	if (!is_own || (size_t)(end - first) != t->key_count || t->has_key_index)
+		return true;
+	for (int row = first; row < end; row++) {
+		struct target_column *c = &t->columns[column_named(t, pg_value(r, row, 2))];
+		struct span op = pg_value(r, row, 3);
+		c->equals = op.p ? arena_dup(a, op) : op;
+	}
+	t->has_key_index = true;
+	return !arena_failed(a);
+}
+
+static bool read_indexes(PGconn *conn, struct target_table *t, struct arena *a, struct fault *f)
+{
+	PGresult *r = ask(conn, indexes_sql, t->oid, f);
+	bool ok = r != NULL;
+	int n = ok ? PQntuples(r) : 0;
+
+	for (int first = 0, end; ok && first < n; first = end) {
+		end = first + 1;
+		while (end < n && pg_i64(r, end, 0) == pg_i64(r, first, 0))
+			end++;
+		ok = read_index(t, r, first, end, a) || no_memory(f);
+	}
+	PQclear(r);
+	return ok;
+}
+
+static bool name_table(struct target_table *t, struct arena *a, struct fault *f)
+{
+	struct buf b;
+
+	buf_init(&b, 4096);
+	pg_quote_table(&b, t->rel->target_schema, t->rel->target_table);
+	t->name = arena_dup(a, buf_span(&b));
+	buf_reset(&b);
+	buf_add_span(&b, t->rel->target_schema);
+	buf_str(&b, ".");
+	buf_add_span(&b, t->rel->target_table);
+	t->label = arena_dup(a, buf_span(&b));
+	buf_release(&b);
+	return !arena_failed(a) || no_memory(f);
+}
+
+struct target_table *target_read(PGconn *conn, const struct relation *rel, struct arena *a,
+				 struct fault *f)
+{
+	static _Atomic uint64_t last_id;
+	struct target_table *t = arena_alloc(a, sizeof(*t));
+	struct target_column *columns = arena_alloc(a, rel->column_count * sizeof(*columns) + 1);
+
+	if (!t || !columns) {
+		no_memory(f);
+		return NULL;
+	}
+	*t = (struct target_table) {
+		.rel = rel,
+		.id = atomic_fetch_add(&last_id, 1) + 1,
+		.columns = columns,
+		.column_count = rel->column_count,
+		.key_count = rel->key_count,
+		.is_keyless = rel->keyless,
+	};
+	if (!name_table(t, a, f) || !read_table(conn, t, f) || !read_columns(conn, t, a, f) ||
+	    !read_indexes(conn, t, a, f))
+		return NULL;
+	t->is_ordered = rel->keyless || !rel->merge || t->more_unique;
+	return t;
+}
