@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * check - preflight: a verdict per item with its remedy. Looks only; changes nothing anywhere.
+ *
+ * Each item is a row of the report: ok, warn or fail. The exit code is that of the first failed item's kind:
+ * 0 nothing failed, 1 something could not be reached, 3 something must be decided or changed first.
+ */
+#include <stdio.h>
+
+#include "cli/cli.h"
+#include "ingest/catalog.h"
+#include "ingest/source.h"
+
+enum verdict { VERDICT_OK, VERDICT_WARN, VERDICT_FAIL };
+static const char *const verdict_names[] = { "ok", "warn", "FAIL" };
+
+enum { CATALOG_BYTES = 512 << 20 };
+
+struct report {
+	bool json;
+	json_t *items;
+	int failed;
+	enum fault_kind first_kind;
+};
+
+static void say(struct report *r, enum verdict v, const char *object, const char *text)
+{
+	if (r->json)
+		json_array_append_new(r->items, json_pack("{s:s, s:s, s:s}", "object", object, "verdict",
+							  v == VERDICT_FAIL ? "fail" : verdict_names[v], "text", text));
+	else
+		printf("%-5s %-20s %s\n", verdict_names[v], object, text);
+}
+
+static void say_fault(struct report *r, const char *object, const struct fault *f)
+{
+	if (!r->failed++)
+		r->first_kind = f->kind;
+	say(r, VERDICT_FAIL, object, f->text);
+}
+
+/* ---- the source ---- */
+
+static void check_slot(struct report *r, PGconn *conn, const struct migration *m, struct arena *a)
+{
+	struct source_slot slot;
+	struct fault f = { 0 };
+	char text[300];
+
+	if (!source_slot_state(conn, m->slot, a, &slot, &f)) {
+		say_fault(r, "slot", &f);
+		return;
+	}
+	if (!slot.exists)
+		snprintf(text, sizeof(text), "%s does not exist yet; the first run makes it", m->slot);
+	else
+		snprintf(text, sizeof(text), "%s %s, retains %lld bytes, wal_status %s", m->slot,
+			 slot.active_pid ? "is active" : "is not active", (long long)slot.retained_bytes,
+			 slot.wal_status);
+	bool is_in_danger = slot.exists && (strcmp(slot.wal_status, "lost") == 0 ||
+					    strcmp(slot.wal_status, "unreserved") == 0);
+	say(r, is_in_danger ? VERDICT_WARN : VERDICT_OK, "slot", text);
+}
+
+static void check_tables(struct report *r, PGconn *conn, const struct migration *m, struct arena *a)
+{
+	struct catalog catalog = { 0 };
+	struct fault f = { 0 };
+	char text[600];
+
+	if (!catalog_read(conn, m, a, &catalog, &f)) {
+		say_fault(r, "tables", &f);
+		return;
+	}
+	for (size_t i = 0; i < catalog.relation_count; i++) {
+		const struct relation *rel = catalog.relations[i];
+		snprintf(text, sizeof(text), "%.*s.%.*s -> %.*s.%.*s, routing %s%s%.*s", SPAN_ARG(rel->schema),
+			 SPAN_ARG(rel->table), SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table),
+			 rel->routing == ROUTE_KEY ? "key" : "table", rel->routing_reason.n ? ": " : "",
+			 SPAN_ARG(rel->routing_reason));
+		say(r, rel->keyless ? VERDICT_WARN : VERDICT_OK, "table", text);
+	}
+	for (size_t i = 0; i < catalog.note_count; i++)
+		say(r, VERDICT_WARN, "table", catalog.notes[i]);
+	for (size_t i = 0; i < catalog.refusal_count; i++) {
+		struct fault refusal = { .kind = FAULT_STOP };
+		snprintf(refusal.text, sizeof(refusal.text), "%s", catalog.refusals[i]);
+		say_fault(r, "table", &refusal);
+	}
+	if (catalog.relation_count == 0 && catalog.refusal_count == 0 && !catalog_accept(&catalog, m, &f))
+		say_fault(r, "tables", &f);
+	else
+		say(r, VERDICT_OK, "format",
+		    catalog_binary_ok(&catalog) ? "binary: every column has a binary form we decode" :
+						  "text: a column's type has no binary form we decode");
+}
+
+static void check_source(struct report *r, const struct migration *m)
+{
+	struct arena a;
+	struct fault f = { 0 };
+	PGconn *conn = pg_connect(&m->source, PG_PLAIN, m->slot, &f);
+
+	arena_init(&a, CATALOG_BYTES);
+	if (!conn || !source_check(conn, &f)) {
+		say_fault(r, "source", &f);
+	} else {
+		char text[200];
+		snprintf(text, sizeof(text), "PostgreSQL %d, database %s, wal_level logical, replication allowed",
+			 PQserverVersion(conn) / 10000, PQdb(conn));
+		say(r, VERDICT_OK, "source", text);
+	}
+	if (conn) {
+		check_slot(r, conn, m, &a);
+		check_tables(r, conn, m, &a);
+	}
+	arena_release(&a);
+	pg_close(&conn);
+}
+
+/* ---- a target ---- */
+
+static bool check_version(PGconn *conn, const char *name, struct fault *f)
+{
+	int major = PQserverVersion(conn) / 10000;
+
+	if (major >= 15 && major <= 18)
+		return true;
+	return fault(f, FAULT_STOP, "%s: PostgreSQL %d; wanted 15 to 18", name, major);
+}
+
+static bool check_replica_role(PGconn *conn, const char *name, struct fault *f)
+{
+	if (pg_do(conn, f, "SET session_replication_role = replica"))
+		return pg_do(conn, f, "RESET session_replication_role");
+	return fault(f, FAULT_STOP,
+		     "%s: role %s may not set session_replication_role, which keeps triggers and foreign keys from "
+		     "firing twice; run on that server: GRANT SET ON PARAMETER session_replication_role TO \"%s\"",
+		     name, PQuser(conn), PQuser(conn));
+}
+
+static bool check_writable(PGconn *conn, const char *name, struct fault *f)
+{
+	PGresult *r = pg_query(conn, f,
+			       "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool,"
+			       " has_database_privilege(current_database(), 'CREATE')");
+	if (!r)
+		return false;
+	bool is_read_only = PQgetvalue(r, 0, 0)[0] == 't', may_create = PQgetvalue(r, 0, 1)[0] == 't';
+	PQclear(r);
+	if (is_read_only)
+		return fault(f, FAULT_STOP, "%s: the server or database is read-only; wanted a primary that takes writes",
+			     name);
+	return may_create || fault(f, FAULT_STOP,
+				   "%s: role %s may not create the schema foreshadow; run: GRANT CREATE ON DATABASE "
+				   "\"%s\" TO \"%s\"",
+				   name, PQuser(conn), PQdb(conn), PQuser(conn));
+}
+
+static void check_target(struct report *r, const struct migration *m, enum role role)
+{
+	const struct pg_server *server = migration_target(m, role);
+	struct fault f = { 0 };
+	char text[300];
+
+	/* the default shadow database is made by the first run: look at its server instead */
+	bool is_ours = role == ROLE_SHADOW && m->shadow_is_default;
+	PGconn *conn = pg_connect(is_ours ? &m->target : server, PG_PLAIN, m->slot, &f);
+	if (!conn || !check_version(conn, server->name, &f) || !check_writable(conn, server->name, &f) ||
+	    !check_replica_role(conn, server->name, &f)) {
+		say_fault(r, server->name, &f);
+	} else {
+		snprintf(text, sizeof(text), "PostgreSQL %d, database %s%s", PQserverVersion(conn) / 10000,
+			 is_ours ? server->dbname : PQdb(conn), is_ours ? ", made by the first run if missing" : "");
+		say(r, VERDICT_OK, server->name, text);
+	}
+	pg_close(&conn);
+}
+
+/* ---- Kafka ---- */
+
+static bool read_metadata(const struct migration *m, char *text, size_t n, struct fault *f)
+{
+	const struct kafka_conf conf = { m->kafka, m->kafka_count, m->slot };
+	const struct rd_kafka_metadata *metadata = NULL;
+	rd_kafka_t *client = kafka_reader(&conf, f);
+
+	if (!client)
+		return false;
+	rd_kafka_resp_err_t err = rd_kafka_metadata(client, 0, NULL, &metadata, 10000);
+	bool ok = !err || kafka_fault(err, "Kafka does not answer; look at bootstrap.servers", f);
+	if (ok) {
+		snprintf(text, n, "%d broker%s answer%s, %d partitions a topic", metadata->broker_cnt,
+			 metadata->broker_cnt == 1 ? "" : "s", metadata->broker_cnt == 1 ? "s" : "",
+			 m->partition_count);
+		rd_kafka_metadata_destroy(metadata);
+	}
+	rd_kafka_destroy(client);
+	return ok;
+}
+
+static void check_kafka(struct report *r, const struct migration *m)
+{
+	struct fault f = { 0 };
+	char text[200];
+
+	if (read_metadata(m, text, sizeof(text), &f))
+		say(r, VERDICT_OK, "kafka", text);
+	else
+		say_fault(r, "kafka", &f);
+}
+
+bool cmd_check(struct cli *c, struct fault *f)
+{
+	struct report r = { .json = c->json, .items = json_array() };
+
+	(void)f;
+	check_source(&r, &c->m);
+	check_target(&r, &c->m, ROLE_SHADOW);
+	check_target(&r, &c->m, ROLE_PRIMARY);
+	check_kafka(&r, &c->m);
+	c->exit_code = r.failed ? fault_exit_code(r.first_kind) : 0;
+	if (c->json)
+		cli_print_json(json_pack("{s:s, s:b, s:O}", "migration", c->m.name, "ok", !r.failed, "items", r.items));
+	else if (r.failed)
+		printf("%d items failed\n", r.failed);
+	else
+		puts("ready");
+	json_decref(r.items);
+	return true;
+}
