@@ -21,9 +21,16 @@
  *   TIMESTAMP    i = microseconds since 1970                    long, local-timestamp-micros
  *   TIMESTAMPTZ  i = microseconds since 1970 UTC                long, timestamp-micros
  *   DECIMAL      bytes = unscaled, two's complement, big-endian bytes, decimal(p,s); p <= 38
+ *   JSONB        bytes = the characters                         string
+ *   NUMERIC      (always text)                                  string
  *   OTHER        (always text)                                  string
  *
- * Pure: no I/O, no clock. Bytes are borrowed from the cell or live in the arena given.
+ * Text is what a session prints with DateStyle ISO, TimeZone UTC, IntervalStyle postgres,
+ * extra_float_digits 3, bytea_output hex, client_encoding UTF8: connections pin these. Other text
+ * is refused (FAULT_INPUT), as is a binary cell of the wrong length.
+ *
+ * Pure: no I/O, no clock, no locale (nobody calls setlocale). Bytes are borrowed from the cell or
+ * live in the arena given. value_add_*: a full buf is no fault; the caller looks at buf_failed.
  */
 #ifndef CORE_VALUE_H
 #define CORE_VALUE_H
