@@ -55,6 +55,7 @@ bool event_write_exclusive(const struct framing *fr, const struct event_head *h,
 	avro_add_bytes(out, span_str(exclusive_names[e->kind]));
 	avro_add_bool(out, e->restart_identity);
 	avro_add_bool(out, e->cascade);
+	avro_add_bool(out, e->in_place);
 	if (e->table_count > 0)
 		avro_add_long(out, (int64_t)e->table_count);
 	for (size_t i = 0; i < e->table_count; i++) {
@@ -209,6 +210,7 @@ static bool read_exclusive(struct cursor *c, struct arena *a, struct exclusive *
 	e->kind = (enum exclusive_kind)kind;
 	e->restart_identity = avro_read_bool(c);
 	e->cascade = avro_read_bool(c);
+	e->in_place = avro_read_bool(c);
 	return read_tables(c, a, e) && read_changes(c, a, e);
 }
 

@@ -30,6 +30,7 @@
 	"{\"name\":\"kind\",\"type\":\"string\",\"doc\":\"truncate, copy, relation, rekey\"}," \
 	"{\"name\":\"restart_identity\",\"type\":\"boolean\",\"default\":false}," \
 	"{\"name\":\"cascade\",\"type\":\"boolean\",\"default\":false}," \
+	"{\"name\":\"in_place\",\"type\":\"boolean\",\"doc\":\"truncate: in this partition alone, not exclusive\",\"default\":false}," \
 	"{\"name\":\"tables\",\"type\":{\"type\":\"array\",\"items\":{\"type\":\"record\",\"name\":\"ExclusiveTable\",\"fields\":[" \
 		"{\"name\":\"oid\",\"type\":\"long\",\"doc\":\"of the table on the source\"}," \
 		"{\"name\":\"version\",\"type\":\"int\",\"doc\":\"of the relation\"}," \
