@@ -54,7 +54,7 @@ const char schema_head_json[] = HEAD_FIELDS;
 static const struct codec_fixed fixed[] = {
 	[EVENT_EXCLUSIVE] = { "foreshadow.Exclusive",
 		FIXED_SCHEMA("Exclusive", "an event that runs alone on the whole target", EXCLUSIVE_FIELDS),
-		0x00fa18dcdc277c79 },
+		0x37ddb03d42f161c7 },
 	[EVENT_BARRIER] = { "foreshadow.Barrier",
 		FIXED_SCHEMA("Barrier", "a transaction boundary, in every partition", BARRIER_FIELDS),
 		0x0392a7a812f3bdad },
