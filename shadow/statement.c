@@ -68,11 +68,6 @@ bool statement_has_set(const struct statement_key *k, size_t column)
 	return false;
 }
 
-bool statement_sends_text(const struct statement_key *k, size_t column)
-{
-	return !k->table->columns[column].is_native || (k->text && column_set_has(k->text, column));
-}
-
 static bool sets_anything(const struct statement_key *k)
 {
 	for (size_t i = 0; i < k->table->column_count; i++)
@@ -123,7 +118,7 @@ static void write_value(const struct statement_key *k, char part, size_t i, stru
 	const struct target_column *c = &k->table->columns[i];
 
 	buf_printf(out, "k.%c%zu", part, i + 1);
-	if (statement_sends_text(k, i) || value_element_oid(c->kind) != c->type_oid) {
+	if (!c->is_native || value_element_oid(c->kind) != c->type_oid) {
 		buf_str(out, "::");
 		buf_add_span(out, c->type_name);
 	}
@@ -339,13 +334,13 @@ bool statement_write(const struct statement_key *k, struct buf *out)
 	return !buf_failed(out);
 }
 
-/* One prepared statement, known by the table's id, the operation and the two column sets. */
+/* One prepared statement, known by the table's id, the operation and the column set. */
 struct entry {
 	struct entry *next; /* of its hash slot */
 	uint64_t hash;
 	uint64_t table_id;
 	enum statement_op op;
-	uint64_t *sets; /* words for sets, then for text */
+	uint64_t *sets;
 	size_t words;
 	uint64_t used; /* clock of the last use */
 	struct statement statement;
@@ -426,7 +421,7 @@ static uint64_t key_hash(const struct statement_key *k, size_t words)
 	uint64_t h = mix(mix(0, k->table->id), k->op);
 
 	for (size_t i = 0; i < words; i++)
-		h = mix(mix(h, set_word(k->sets, i)), set_word(k->text, i));
+		h = mix(h, set_word(k->sets, i));
 	return h;
 }
 
@@ -435,8 +430,7 @@ static bool entry_is(const struct entry *e, const struct statement_key *k, uint6
 	if (e->hash != hash || e->table_id != k->table->id || e->op != k->op)
 		return false;
 	for (size_t i = 0; i < e->words; i++)
-		if (e->sets[i] != set_word(k->sets, i) ||
-		    e->sets[e->words + i] != set_word(k->text, i))
+		if (e->sets[i] != set_word(k->sets, i))
 			return false;
 	return true;
 }
@@ -447,7 +441,7 @@ static struct entry *entry_new(const struct statement_key *k, uint64_t hash, siz
 
 	if (!e)
 		return NULL;
-	e->sets = calloc(2 * words + 1, sizeof(*e->sets));
+	e->sets = calloc(words + 1, sizeof(*e->sets));
 	if (!e->sets) {
 		free(e);
 		return NULL;
@@ -456,10 +450,8 @@ static struct entry *entry_new(const struct statement_key *k, uint64_t hash, siz
 	e->table_id = k->table->id;
 	e->op = k->op;
 	e->words = words;
-	for (size_t i = 0; i < words; i++) {
+	for (size_t i = 0; i < words; i++)
 		e->sets[i] = set_word(k->sets, i);
-		e->sets[words + i] = set_word(k->text, i);
-	}
 	return e;
 }
 
@@ -479,7 +471,7 @@ static int param_types(struct statement_cache *c, const struct statement_key *k)
 	for (int part = 0; part < 2; part++)
 		for (size_t i = 0; i < n; i++)
 			if (part == 0 ? statement_has_key(k, i) : statement_has_set(k, i))
-				c->types[count++] = statement_sends_text(k, i)
+				c->types[count++] = !k->table->columns[i].is_native
 							? OID_TEXT_ARRAY
 							: value_array_oid(
 							      k->table->columns[i].kind);

@@ -8,7 +8,7 @@
  * COMMIT behind an UPDATE of 0 rows would pass.
  *
  * Parameters, in this order: one array for each column of keys (in column order), one for each
- * column of sets, then the wanted count as int8. Text arrays where statement_sends_text().
+ * column of sets, then the wanted count as int8. Arrays of text where !is_native.
  *
  * The text is a pure function; the cache belongs to one connection and its lane.
  */
@@ -46,13 +46,11 @@ struct statement_key {
 	const struct target_table *table;
 	enum statement_op op;
 	const uint64_t *sets; /* columns with a new value; NULL for deletes */
-	const uint64_t *text; /* native columns sent as text this time; NULL: none */
 };
 
 /* Which columns become parameters, per the order above. */
 bool statement_has_key(const struct statement_key *k, size_t column);
 bool statement_has_set(const struct statement_key *k, size_t column);
-bool statement_sends_text(const struct statement_key *k, size_t column);
 
 /* The SQL; false: out is full. */
 bool statement_write(const struct statement_key *k, struct buf *out);
