@@ -29,6 +29,7 @@ bool truncate_run(PGconn *conn, const struct truncate_table *tables, size_t coun
 struct truncate_fact {
 	const struct truncate_table *table;
 	uint32_t root_oid, leaf_oid; /* on the target; leaf_oid 0: it has no such leaf */
+	bool is_partitioned;         /* the target table */
 	bool is_referenced;          /* by a foreign key from outside what is truncated */
 };
 bool truncate_write(const struct truncate_fact *facts, size_t count, bool is_replica,
