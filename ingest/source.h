@@ -41,8 +41,8 @@ int source_fd(const struct source *s);
 bool source_wants_write(const struct source *s);
 bool source_flush(struct source *s, struct fault *f);
 
-/* Version 14 to 18, a primary, wal_level=logical, the role's REPLICATION right, free slots and walsenders
- * are not counted: the server says so itself. FAULT_STOP with the next step. */
+/* Version 14 to 18, a primary, wal_level=logical, the role's REPLICATION right: FAULT_STOP with the next
+ * step. Free slots and walsenders are not counted: the server says so itself. */
 bool source_check(PGconn *plain, struct fault *f);
 
 struct source_slot {
@@ -59,8 +59,10 @@ struct source_slot {
 /* Strings live in a. */
 bool source_slot_state(PGconn *plain, const char *slot, struct arena *a, struct source_slot *ret,
 		       struct fault *f);
-/* The migration's slot (pgoutput, no snapshot). Waits until transactions running now have ended. */
-bool source_slot_create(struct source *s, struct boundary *ret_point, struct fault *f);
+/* The migration's slot (pgoutput, no snapshot). Waits until the transactions running now have ended, or
+ * stop_fd (-1: none) is readable: FAULT_ENVIRONMENT, and no slot is left. */
+bool source_slot_create(struct source *s, int stop_fd, struct boundary *ret_point,
+			struct fault *f);
 /* Drops the slot if it exists. Active: FAULT_STOP that names slot, pid and the next step. */
 bool source_slot_drop(PGconn *plain, const char *slot, struct fault *f);
 
@@ -73,13 +75,17 @@ bool source_publication_ensure(PGconn *plain, const char *publication,
 			       const struct source_table *tables, size_t n, struct fault *f);
 bool source_publication_drop(PGconn *plain, const char *publication, struct fault *f);
 
-/* Emits a non-transactional logical message with our prefix; ret_lsn is its end. */
+/* Emits a non-transactional logical message with our prefix and sees to it that it reaches the stream on
+ * an idle server too; ret_lsn is its end: everything committed before the call, with synchronous_commit=off
+ * too, is before it. What "caught up" is measured against. */
 bool source_emit(PGconn *plain, const char *content, uint64_t *ret_lsn, struct fault *f);
 #define SOURCE_PREFIX "foreshadow"
-/* The server's WAL insert position. */
+/* The server's flush position, for lag: reading it writes nothing. */
 bool source_wal_position(PGconn *plain, uint64_t *ret_lsn, struct fault *f);
 
-/* START_REPLICATION from the slot's confirmed_flush. The slot being active elsewhere: FAULT_STOP with pid. */
+/* START_REPLICATION from the slot's confirmed_flush. The slot being active elsewhere: FAULT_STOP with pid
+ * and sqlstate 55006 (a walsender whose client was killed goes away by itself: a caller may wait a little);
+ * the connection can be used for another try. */
 bool source_start(struct source *s, bool binary, struct fault *f);
 
 enum source_got { SOURCE_NOTHING, SOURCE_DATA, SOURCE_KEEPALIVE, SOURCE_FAILED };
@@ -100,7 +106,7 @@ void source_lowat(struct source *s, int bytes);
 /*
  * An exact pair of snapshot and boundary, from a temporary slot on a connection of its own. The snapshot
  * can be imported (SET TRANSACTION SNAPSHOT) until source_point_release; the slot holds WAL as long.
- * stop_fd becoming readable ends the wait with FAULT_ENVIRONMENT (-1: none).
+ * stop_fd as in source_slot_create.
  */
 struct source_point {
 	PGconn *conn;
