@@ -554,28 +554,40 @@ static bool kafka_check_settings(rd_kafka_t *client, const struct kafka_topic_sp
 	return ok;
 }
 
-bool kafka_topics_ensure(rd_kafka_t *client, const struct kafka_topic_spec *specs, size_t n,
-			 bool may_create, struct fault *f)
+static bool kafka_topics_wait(rd_kafka_t *client, const struct kafka_topic_spec *specs, size_t n,
+			      bool may_create, rd_kafka_queue_t *nothing, struct fault *f)
 {
 	int64_t deadline_us = clock_us() + KAFKA_ADMIN_TIMEOUT_MS * 1000LL;
 	bool is_ready = false;
 
-	if (n == 0 || n > KAFKA_TOPICS_MAX)
-		return fault(f, FAULT_INTERNAL, "kafka_topics_ensure: %zu topics", n);
 	for (;;) {
 		if (!kafka_topics_look(client, specs, n, may_create, &is_ready, f))
 			return false;
 		if (is_ready)
-			return kafka_check_settings(client, specs, n, f);
+			return true;
 		if (clock_us() > deadline_us)
-			return fault(
-			    f, FAULT_ENVIRONMENT,
-			    "kafka: topic %s or one after it has no leader yet; next step: "
-			    "check the brokers",
-			    specs[0].name);
+			return fault(f, FAULT_ENVIRONMENT,
+				     "kafka: topic %s or one after it has no leader yet; next "
+				     "step: check the brokers",
+				     specs[0].name);
 		/* No event says that a leader was elected: asking again is the protocol. */
-		rd_kafka_poll(client, rd_kafka_type(client) == RD_KAFKA_PRODUCER ? 50 : 0);
+		rd_kafka_queue_poll(nothing, 50);
 	}
+}
+
+bool kafka_topics_ensure(rd_kafka_t *client, const struct kafka_topic_spec *specs, size_t n,
+			 bool may_create, struct fault *f)
+{
+	rd_kafka_queue_t *nothing;
+	bool ok;
+
+	if (n == 0 || n > KAFKA_TOPICS_MAX)
+		return fault(f, FAULT_INTERNAL, "kafka_topics_ensure: %zu topics", n);
+	nothing = rd_kafka_queue_new(client);
+	ok = kafka_topics_wait(client, specs, n, may_create, nothing, f) &&
+	     kafka_check_settings(client, specs, n, f);
+	rd_kafka_queue_destroy(nothing);
+	return ok;
 }
 
 bool kafka_topics_delete(rd_kafka_t *client, const char *const *names, size_t n, struct fault *f)

@@ -1,53 +1,83 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Stands in for libFuzzer: runs each file of the folders (or files) given once. */
+/*
+ * replay - runs a fuzz target over files, and over all files of directories, named on the command
+ * line: what ctest does with the corpus where there is no libFuzzer.
+ */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static int replay(const char *path)
+static unsigned input_count;
+
+/* A copy of exactly the input's size, so that the address sanitizer sees a read behind it. */
+static int replay_file(const char *path)
 {
 	FILE *file = fopen(path, "rb");
-	if (!file || fseek(file, 0, SEEK_END) != 0) {
+	uint8_t *data = NULL;
+	struct stat st;
+	size_t size;
+
+	if (!file || fstat(fileno(file), &st) != 0) {
 		perror(path);
 		return 1;
 	}
-	size_t n = (size_t)ftell(file);
-	rewind(file);
-	/* Exactly as large as the input, so that a read past its end is seen. */
-	uint8_t *data = malloc(n);
-	int failed = fread(data, 1, n, file) != n;
+	size = (size_t)st.st_size;
+	data = malloc(size ? size : 1);
+	if (!data || fread(data, 1, size, file) != size) {
+		fprintf(stderr, "%s: cannot be read\n", path);
+		free(data);
+		fclose(file);
+		return 1;
+	}
 	fclose(file);
-	if (!failed)
-		LLVMFuzzerTestOneInput(data, n);
+	fprintf(stderr, "%s\n", path); /* the last one before a crash is the culprit */
+	LLVMFuzzerTestOneInput(data, size);
 	free(data);
+	input_count++;
+	return 0;
+}
+
+static int replay_directory(const char *path)
+{
+	DIR *dir = opendir(path);
+	struct dirent *entry;
+	int failed = 0;
+
+	if (!dir) {
+		perror(path);
+		return 1;
+	}
+	while ((entry = readdir(dir))) {
+		char file[4096];
+		struct stat st;
+
+		snprintf(file, sizeof(file), "%s/%s", path, entry->d_name);
+		if (stat(file, &st) == 0 && S_ISREG(st.st_mode))
+			failed |= replay_file(file);
+	}
+	closedir(dir);
 	return failed;
 }
 
 int main(int argc, char **argv)
 {
-	int run = 0;
+	int failed = 0;
 
 	for (int i = 1; i < argc; i++) {
-		DIR *dir = opendir(argv[i]);
-		for (struct dirent *e; dir && (e = readdir(dir));) {
-			char path[4096];
-			if (e->d_name[0] == '.')
-				continue;
-			snprintf(path, sizeof(path), "%s/%s", argv[i], e->d_name);
-			if (replay(path))
-				return 1;
-			run++;
-		}
-		if (dir)
-			closedir(dir);
-		else if (replay(argv[i]))
-			return 1;
+		struct stat st;
+
+		if (stat(argv[i], &st) != 0)
+			printf("%s: not there, nothing to replay\n", argv[i]);
+		else if (S_ISDIR(st.st_mode))
+			failed |= replay_directory(argv[i]);
 		else
-			run++;
+			failed |= replay_file(argv[i]);
 	}
-	printf("%d inputs\n", run);
-	return run == 0;
+	printf("%u inputs\n", input_count);
+	return failed;
 }
