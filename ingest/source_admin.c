@@ -291,7 +291,7 @@ bool source_emit(PGconn *plain, const char *content, uint64_t *ret_lsn, struct f
 	 * transaction id gives the statement a commit record, and that is: locally is enough.
 	 */
 	return ask_lsn(plain, "SELECT pg_catalog.pg_logical_emit_message(false, '" SOURCE_PREFIX
-		       "', $1), pg_catalog.pg_current_xact_id(), "
+		       "', $1::text), pg_catalog.pg_current_xact_id(), "
 		       "pg_catalog.set_config('synchronous_commit', 'local', true)",
 		       1, &content, ret_lsn, f);
 }
