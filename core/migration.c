@@ -265,24 +265,36 @@ static bool is_secret_setting(const char *key)
 	       strcmp(key, "ssl.key.pem") == 0 || strcmp(key, "sasl.jaas.config") == 0;
 }
 
-static bool refuse_unknown_setting(const struct conf_value *v, const rd_kafka_conf_t *conf,
+/* Names that rd_kafka_conf_dump leaves out because they are ours, or aliases. */
+static const char *const more_settings[] = {
+	"partitions",    "schema.registry.url", "bootstrap.servers", "linger.ms",
+	"retries",       "compression.type",    "sasl.mechanism",    "max.partition.fetch.bytes",
+	"max.in.flight",
+};
+enum { MORE_SETTINGS = sizeof(more_settings) / sizeof(*more_settings) };
+
+/* Not to be set by text, or not by the user. */
+static bool is_settable(const char *name)
+{
+	return !strstr(name, "_cb") && !strstr(name, "opaque") && !refused_reason(name);
+}
+
+static bool refuse_unknown_setting(const struct conf_value *v, rd_kafka_conf_t *conf,
 				   struct fault *f)
 {
 	size_t n = 0, count = 0;
-	rd_kafka_conf_t *copy = rd_kafka_conf_dup(conf);
-	const char **dump = rd_kafka_conf_dump(copy, &n), *known[512];
+	const char **dump = rd_kafka_conf_dump(conf, &n), *known[512];
 	bool ok;
 
-	known[count++] = "partitions";
-	known[count++] = "schema.registry.url";
+	for (; count < MORE_SETTINGS; count++)
+		known[count] = more_settings[count];
 	for (size_t i = 0; i + 1 < n && count < sizeof(known) / sizeof(*known); i += 2)
-		if (!refused_reason(dump[i]))
+		if (is_settable(dump[i]))
 			known[count++] = dump[i];
 	ok = fault(f, FAULT_USAGE,
 		   "%s:%d: unknown key kafka.%.64s; the nearest known key is kafka.%s", v->path,
 		   v->line, v->name, conf_nearest(v->name, known, count));
 	rd_kafka_conf_dump_free(dump, n);
-	rd_kafka_conf_destroy(copy);
 	return ok;
 }
 

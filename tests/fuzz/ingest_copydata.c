@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* copydata_row: first byte: bit 0 binary, bit 1 a row was read before; second: columns; then one message. */
+/* copydata_row: first byte: bit 0 binary, bit 1 a row was read before; second: columns; then one
+ * message. */
 #include <stdlib.h>
 
 #include "ingest/copydata.h"

@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "core/buf.h"
+#include "core/migration.h"
+
+#define NAME "migration: shop\n"
+#define SERVERS                                                                                    \
+	"source: {uri: \"host=old dbname=shop\"}\ntarget: {uri: "                                  \
+	"\"postgresql://app@new:5432/store\"}\n"
+#define KAFKA  "kafka: {bootstrap.servers: \"127.0.0.1:9092\"}\n"
+#define TABLES "tables: {include: [\"public.*\"]}\n"
+#define BASE   NAME SERVERS KAFKA TABLES /* five lines */
+
+static void must_parse(struct migration *m, const char *yaml)
+{
+	struct fault f = { .kind = FAULT_NONE };
+
+	if (!migration_parse(m, "m.yaml", span_str(yaml), &f))
+		fail_msg("refused: %s", f.text);
+}
+
+static void the_smallest_file_gets_all_defaults(void **state)
+{
+	struct migration m;
+
+	(void)state;
+	must_parse(&m, BASE);
+	assert_string_equal(m.name, "shop");
+	assert_string_equal(m.source.uri, "host=old dbname=shop");
+	assert_string_equal(m.source.name, "source");
+	assert_int_equal(m.partition_count, 12);
+	assert_int_equal(m.copy_jobs, 4);
+	assert_int_equal(m.lanes, 0);
+	assert_int_equal(m.schema, SCHEMA_CREATE);
+	assert_null(m.registry_url);
+	assert_int_equal(m.kafka_count, 1);
+	assert_string_equal(m.kafka[0].key, "bootstrap.servers");
+	assert_string_equal(m.kafka[0].value, "127.0.0.1:9092");
+	assert_string_equal(m.slot, "foreshadow_shop");
+	assert_string_equal(m.publication, "foreshadow_shop");
+	assert_string_equal(m.changes_topic, "shop.changes");
+	assert_string_equal(m.snapshot_topic, "shop.snapshot");
+	assert_string_equal(m.control_topic, "shop.control");
+	assert_string_equal(m.incidents_topic, "shop.incidents");
+	assert_string_equal(m.group[ROLE_SHADOW], "shop-shadow");
+	assert_string_equal(m.group[ROLE_PRIMARY], "shop-primary");
+	migration_release(&m);
+}
+
+static void every_key_of_this_version_is_taken(void **state)
+{
+	struct migration m;
+
+	(void)state;
+	must_parse(
+	    &m, NAME SERVERS
+	    "shadow: {uri: \"host=s dbname=x\"}\n"
+	    "kafka:\n  bootstrap.servers: h:1\n  partitions: 3\n  linger.ms: 7\n"
+	    "  schema.registry.url: http://r:8081\n  socket.keepalive.enable: true\n"
+	    "tables:\n  include: [public.*, a.b]\n  exclude: [public.audit_*]\n"
+	    "schema: exists\nunique: early\norder: key\nschema_mapping: []\n"
+	    "transformation_rules: []\nrisk: {shadow_threshold: 0.0}\n"
+	    "resolve: {shadow: none, primary: none}\n"
+	    "schema_change: {add: stop, drop: stop, retype: stop, rename: stop, table: stop}\n"
+	    "copy: {jobs: 2}\nverify: {}\nlimits: {}\nlanes: 8\nhttp: ~\n");
+	assert_false(m.shadow_is_default);
+	assert_string_equal(m.shadow.uri, "host=s dbname=x");
+	assert_null(m.shadow.dbname);
+	assert_int_equal(m.partition_count, 3);
+	assert_string_equal(m.registry_url, "http://r:8081");
+	assert_int_equal(m.kafka_count, 3); /* ours are not handed to librdkafka */
+	assert_int_equal(m.schema, SCHEMA_EXISTS);
+	assert_int_equal(m.copy_jobs, 2);
+	assert_int_equal(m.lanes, 8);
+	assert_int_equal(m.include_count, 2);
+	assert_int_equal(m.exclude_count, 1);
+	migration_release(&m);
+}
+
+static const struct refusal {
+	const char *yaml;
+	const char *words[4]; /* all in the message */
+} refusals[] = {
+	/* unknown keys name place and neighbour */
+	{ BASE "lane: 4\n", { "m.yaml:6:", "unknown key lane;", "lanes" } },
+	{ BASE "copy:\n  job: 4\n", { "m.yaml:7:", "unknown key copy.job;", "copy.jobs" } },
+	{ NAME SERVERS TABLES "kafka:\n  bootstrap.servers: h:1\n  linger: 4\n",
+	  { "m.yaml:7:", "unknown key kafka.linger;", "linger.ms" } },
+	{ NAME SERVERS TABLES "kafka: {bootstrap.server: h}\n",
+	  { "unknown key kafka.bootstrap.server;", "kafka.bootstrap.servers" } },
+	{ BASE "schema_change: {ad: stop}\n", { "m.yaml:6:", "schema_change.add" } },
+	{ BASE "resolve: {sahdow: none}\n", { "resolve.shadow" } },
+	/* wrong types */
+	{ BASE "copy: 4\n", { "m.yaml:6: copy:", "expected a map", "found text" } },
+	{ BASE "copy: ~\n", { "m.yaml:6: copy:", "expected a map", "found nothing" } },
+	{ BASE "copy: {jobs: many}\n", { "copy.jobs", "a number from 1 to 64", "\"many\"" } },
+	{ BASE "copy: {jobs: 0}\n", { "copy.jobs", "a number from 1 to 64", "\"0\"" } },
+	{ BASE "copy: {jobs: 99999999999999999999}\n", { "copy.jobs", "a number" } },
+	{ BASE "copy: {jobs: [1]}\n", { "copy.jobs", "found a list" } },
+	{ BASE "lanes: {a: b}\n", { "lanes", "auto or a number", "found a map" } },
+	{ BASE "lanes:\n", { "m.yaml:6: lanes", "found nothing" } },
+	{ BASE "schema: maybe\n", { "schema", "create or exists", "\"maybe\"" } },
+	{ BASE "risk: {shadow_threshold: high}\n", { "risk.shadow_threshold", "from 0 to 1" } },
+	{ NAME SERVERS KAFKA "tables: {include: public.*}\n",
+	  { "m.yaml:5:", "tables.include", "a list of patterns", "found text" } },
+	{ NAME SERVERS KAFKA "tables: {include: []}\n", { "tables.include", "empty list" } },
+	{ NAME SERVERS KAFKA "tables:\n  include:\n    - orders\n", { "item 1", "schema.table" } },
+	{ NAME SERVERS KAFKA "tables:\n  include:\n    - a.b\n    - [c.d]\n",
+	  { "m.yaml:8: tables.include", "found a list" } },
+	{ NAME SERVERS KAFKA "tables: {include: [a.b.c]}\n", { "schema.table" } },
+	{ NAME SERVERS KAFKA "tables: {include: ['\"a.b']}\n", { "schema.table" } },
+	{ NAME SERVERS TABLES "kafka: {bootstrap.servers: h, partitions: 0}\n",
+	  { "kafka.partitions", "1 to 1024" } },
+	{ NAME SERVERS TABLES "kafka: {bootstrap.servers: h, linger.ms: soon}\n",
+	  { "kafka.linger.ms", "librdkafka" } },
+	{ NAME SERVERS TABLES "kafka: {bootstrap.servers: h, schema.registry.url: 'r:8'}\n",
+	  { "kafka.schema.registry.url", "http" } },
+	{ "- a\n- b\n", { "m.yaml:1:", "expected a map", "a list" } },
+	{ "migration\n", { "m.yaml:1:", "expected a map", "found text" } },
+	/* missing parts */
+	{ "", { "m.yaml:1:", "empty" } },
+	{ SERVERS KAFKA TABLES, { "m.yaml:1: migration: missing", "expected a name" } },
+	{ NAME KAFKA TABLES, { "m.yaml:1: source: missing" } },
+	{ NAME SERVERS TABLES, { "kafka: missing", "bootstrap.servers" } },
+	{ NAME SERVERS TABLES "kafka: {partitions: 3}\n",
+	  { "m.yaml:5: kafka.bootstrap.servers: missing" } },
+	{ NAME SERVERS KAFKA, { "tables: missing", "include" } },
+	{ BASE "shadow: {}\n", { "m.yaml:6: shadow.uri: missing" } },
+	/* names */
+	{ "migration: Shop\n", { "m.yaml:1: migration", "[a-z][a-z0-9_]", "\"Shop\"" } },
+	{ "migration: 1st\n", { "[a-z][a-z0-9_]" } },
+	{ "migration: a-b\n", { "[a-z][a-z0-9_]" } },
+	{ "migration: a2345678901234567890123456789012345678901\n", { "[a-z][a-z0-9_]" } },
+	/* not in this version */
+	{ BASE "unique: late\n", { "m.yaml:6: unique", "not in this version", "early" } },
+	{ BASE "order: transaction\n", { "order", "not in this version", "key" } },
+	{ BASE "schema_mapping:\n  - {from: a.b, to: c.d}\n",
+	  { "m.yaml:7: schema_mapping", "not in this version" } },
+	{ BASE "transformation_rules: [{table: a.b}]\n", { "not in this version" } },
+	{ BASE "risk: {shadow_threshold: 0.05}\n",
+	  { "risk.shadow_threshold", "not in this version" } },
+	{ BASE "resolve: {shadow: lossless}\n",
+	  { "resolve.shadow", "not in this version", "none" } },
+	{ BASE "resolve: {primary: proven}\n", { "resolve.primary", "not in this version" } },
+	{ BASE "schema_change: {table: apply}\n",
+	  { "schema_change.table", "not in this version", "stop" } },
+	{ BASE "copy: {rate: 50MB/s}\n", { "copy.rate", "not in this version" } },
+	{ BASE "verify: {window: 5s}\n", { "verify.window", "not in this version" } },
+	{ BASE "limits: {memory: 256MB}\n", { "limits.memory", "not in this version" } },
+	{ BASE "http: \"127.0.0.1:8321\"\n", { "http", "not in this version" } },
+	/* settings of Kafka that are ours */
+	{ NAME "kafka: {acks: 1}\n", { "m.yaml:2: kafka.acks", "all replicas" } },
+	{ NAME "kafka: {enable.idempotence: false}\n", { "enable.idempotence" } },
+	{ NAME "kafka: {group.id: x}\n", { "kafka.group.id", "named after" } },
+	{ NAME "kafka: {group.instance.id: x}\n", { "kafka.group.instance.id" } },
+	{ NAME "kafka: {enable.auto.commit: true}\n", { "progress is kept in the target" } },
+	{ NAME "kafka: {partition.assignment.strategy: roundrobin}\n", { "range" } },
+	{ NAME "kafka: {message.timeout.ms: 5}\n", { "never given up" } },
+	{ NAME "kafka: {delivery.timeout.ms: 5}\n", { "never given up" } },
+	{ NAME "kafka: {auto.offset.reset: latest}\n", { "kafka.auto.offset.reset" } },
+	{ NAME "kafka: {transactional.id: x}\n", { "kafka.transactional.id" } },
+	/* the file itself */
+	{ BASE "migration: again\n", { "m.yaml:6:", "migration is given twice", "line 1" } },
+	{ NAME "kafka: {bootstrap.servers: a, bootstrap.servers: b}\n", { "given twice" } },
+	{ BASE "---\nmigration: b\n", { "m.yaml:7:", "second document" } },
+	{ NAME "source: {uri: \"x\n", { "m.yaml:", "not YAML" } },
+	{ "migration: \"a\\0b\"\n", { "NUL" } },
+	{ "? [a]\n: b\n", { "m.yaml:1:", "plain word" } },
+	{ "migration: *nowhere\n", { "m.yaml:1:", "not YAML" } },
+	{ "source: &a {uri: *a}\n", { "source.uri", "found a map" } },
+	/* variables */
+	{ "migration: ${FORESHADOW_TEST_UNSET}\n",
+	  { "m.yaml:1: migration", "FORESHADOW_TEST_UNSET" } },
+	{ "migration: ${\n", { "${NAME}" } },
+	{ "migration: ${1A}\n", { "${NAME}" } },
+	/* servers */
+	{ NAME "source: {uri: \"host\"}\n", { "m.yaml:2: source.uri", "libpq" } },
+	{ NAME "source: {uri: \"hots=a\"}\n", { "source.uri", "libpq" } },
+	{ NAME "source: {uri: a=b}\ntarget: {uri: a=b}\n", { "source.uri" } },
+	{ NAME "source: {uri: host=a}\ntarget: {uri: host=a}\n" KAFKA TABLES,
+	  { "source and target" } },
+	{ NAME "source: \"postgresql://h/d\"\n", { "m.yaml:2: source", "a map with uri" } },
+};
+
+static void what_is_wrong_is_refused_with_its_place(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(refusals) / sizeof(*refusals); i++) {
+		const struct refusal *r = &refusals[i];
+		struct fault f = { .kind = FAULT_NONE };
+		struct migration m;
+
+		if (migration_parse(&m, "m.yaml", span_str(r->yaml), &f))
+			fail_msg("accepted:\n%s", r->yaml);
+		assert_int_equal(f.kind, FAULT_USAGE);
+		for (size_t w = 0; w < 4 && r->words[w]; w++)
+			if (!strstr(f.text, r->words[w]))
+				fail_msg("no \"%s\" in: %s\nfor:\n%s", r->words[w], f.text,
+					 r->yaml);
+	}
+}
+
+static const char *const literals[] = {
+	"source: {uri: \"postgresql://u:canary@h/d\"}\n",
+	"source: {uri: \"postgres://u:c%61nary@h/d\"}\n",
+	"source: {uri: \"postgresql://h/d?password=canary\"}\n",
+	"source: {uri: \"postgresql://h/d?p%61ssword=canary\"}\n",
+	"source: {uri: \"host=h password=canary\"}\n",
+	"source: {uri: \"host=h password = 'canary'\"}\n",
+	"source: {uri: \"host=h password='canary${FS_PASSWORD}'\"}\n",
+	"source: {uri: \"host=h sslpassword=canary\"}\n",
+	"source: {uri: \"postgresql://u:can/ary@h:canary/d\"}\n", /* libpq cannot read it */
+	"source: {uri: \"postgresql://u:canary@[h/d\"}\n",
+	"source: {uri: \"host=h password=canary nonsense\"}\n",
+	"kafka: {sasl.password: canary}\n",
+	"kafka: {ssl.key.password: canary}\n",
+	"kafka: {ssl.keystore.password: \"${FS_PASSWORD}canary\"}\n",
+	"kafka: {sasl.oauthbearer.client.secret: canary}\n",
+	"kafka: {ssl.key.pem: canary}\n",
+	"kafka: {schema.registry.url: \"http://u:canary@h\"}\n",
+	"source: \"postgresql://u:canary@h/d\"\n",
+};
+
+static void a_literal_password_is_refused_and_not_shown(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(literals) / sizeof(*literals); i++) {
+		struct fault f = { .kind = FAULT_NONE };
+		struct migration m;
+
+		if (migration_parse(&m, "m.yaml", span_str(literals[i]), &f))
+			fail_msg("accepted: %s", literals[i]);
+		assert_int_equal(f.kind, FAULT_USAGE);
+		if (strstr(f.text, "canary") || strstr(f.text, "c%61") || strstr(f.text, "ary@"))
+			fail_msg("shown: %s", f.text);
+		assert_non_null(strstr(f.text, "m.yaml:1:"));
+	}
+}
+
+static void a_literal_password_is_refused_with_the_ways_out(void **state)
+{
+	struct fault f;
+	struct migration m;
+
+	(void)state;
+	assert_false(migration_parse(&m, "m.yaml", span_str(literals[0]), &f));
+	assert_non_null(strstr(f.text, "source.uri"));
+	assert_non_null(strstr(f.text, "${VAR}"));
+	assert_non_null(strstr(f.text, "PGPASSFILE"));
+	assert_non_null(strstr(f.text, "service file"));
+}
+
+/* What libpq makes of the source's URI for a keyword. */
+static void assert_source_option(const char *yaml, const char *keyword, const char *wanted)
+{
+	PQconninfoOption *options, *o;
+	struct migration m;
+
+	must_parse(&m, yaml);
+	options = PQconninfoParse(m.source.uri, NULL);
+	assert_non_null(options);
+	for (o = options; o->keyword && strcmp(o->keyword, keyword) != 0; o++)
+		;
+	assert_non_null(o->val);
+	assert_string_equal(o->val, wanted);
+	PQconninfoFree(options);
+	migration_release(&m);
+}
+
+#define WITH_SOURCE(uri)                                                                           \
+	NAME "source: {uri: \"" uri "\"}\ntarget: {uri: \"host=t dbname=x\"}\n" KAFKA TABLES
+
+static void a_password_from_the_environment_arrives_as_it_is(void **state)
+{
+	static const char password[] = "p@s s/w:'\\%41#?&=\"";
+
+	(void)state;
+	setenv("FS_PASSWORD", password, 1);
+	assert_source_option(WITH_SOURCE("postgresql://u:${FS_PASSWORD}@h:5/d"), "password",
+			     password);
+	assert_source_option(WITH_SOURCE("postgresql://u:${FS_PASSWORD}@h:5/d"), "host", "h");
+	assert_source_option(WITH_SOURCE("postgresql://u@h/d?password=${FS_PASSWORD}"), "password",
+			     password);
+	assert_source_option(WITH_SOURCE("host=h password=${FS_PASSWORD} dbname=d"), "password",
+			     password);
+	assert_source_option(WITH_SOURCE("host=h password='${FS_PASSWORD}' dbname=d"), "dbname",
+			     "d");
+	unsetenv("FS_PASSWORD");
+}
+
+static void other_variables_stand_for_their_text(void **state)
+{
+	(void)state;
+	setenv("FS_ALL", "postgresql://u:secret@h:77/d", 1);
+	setenv("FS_HOST", "h:77", 1);
+	assert_source_option(WITH_SOURCE("${FS_ALL}"), "password", "secret");
+	assert_source_option(WITH_SOURCE("postgresql://u@${FS_HOST}/d"), "port", "77");
+	assert_source_option(WITH_SOURCE("host=h dbname=a$b"), "dbname", "a$b");
+	unsetenv("FS_ALL");
+	unsetenv("FS_HOST");
+}
+
+static void kafka_secrets_come_from_the_environment(void **state)
+{
+	struct migration m;
+
+	(void)state;
+	setenv("FS_PASSWORD", "canary", 1);
+	must_parse(&m, NAME SERVERS TABLES
+		   "kafka: {bootstrap.servers: h, sasl.password: \"${FS_PASSWORD}\"}\n");
+	assert_string_equal(m.kafka[1].key, "sasl.password");
+	assert_string_equal(m.kafka[1].value, "canary");
+	migration_release(&m);
+	unsetenv("FS_PASSWORD");
+}
+
+static void assert_default_shadow(const char *target, const char *wanted)
+{
+	char yaml[1024];
+	struct migration m;
+
+	snprintf(yaml, sizeof(yaml),
+		 NAME KAFKA TABLES "source: {uri: host=a}\ntarget: {uri: \"%s\"}\n", target);
+	must_parse(&m, yaml);
+	assert_true(m.shadow_is_default);
+	assert_string_equal(m.shadow.name, "shadow");
+	assert_string_equal(m.shadow.uri, m.target.uri);
+	assert_string_equal(m.shadow.dbname, wanted);
+	migration_release(&m);
+}
+
+static void the_default_shadow_is_beside_the_target(void **state)
+{
+	char path[] = "/tmp/foreshadow-service-XXXXXX";
+	static const char service[] = "[shop_new]\nhost=h\ndbname=stock\n";
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(write(fd, service, sizeof(service) - 1) == (ssize_t)sizeof(service) - 1);
+	close(fd);
+	unsetenv("PGDATABASE");
+	assert_default_shadow("postgresql://app@new:5432/store?sslmode=verify-full",
+			      "store_shadow");
+	assert_default_shadow("host=h dbname='my db'", "my db_shadow");
+	assert_default_shadow("postgresql://app@new", "app_shadow");
+	setenv("PGDATABASE", "fromenv", 1);
+	assert_default_shadow("postgresql://app@new", "fromenv_shadow");
+	setenv("PGSERVICEFILE", path, 1);
+	assert_default_shadow("service=shop_new", "stock_shadow");
+	assert_null(getenv("PGSERVICE"));
+	unsetenv("PGDATABASE");
+	unsetenv("PGSERVICEFILE");
+	unlink(path);
+}
+
+static bool has(const char *include, const char *exclude, const char *schema, const char *table)
+{
+	const char *in[] = { include }, *out[] = { exclude };
+	struct migration m = {
+		.include = in, .include_count = 1, .exclude = out, .exclude_count = exclude ? 1 : 0
+	};
+
+	return migration_has_table(&m, span_str(schema), span_str(table));
+}
+
+static void patterns_match_as_a_dba_expects(void **state)
+{
+	(void)state;
+	assert_true(has("public.*", NULL, "public", "orders"));
+	assert_false(has("public.*", NULL, "publi", "c.orders"));
+	assert_false(has("public.*", NULL, "public2", "orders"));
+	assert_false(has("public.*", "public.audit_*", "public", "audit_log"));
+	assert_true(has("public.*", "public.audit_*", "public", "audits"));
+	assert_true(has("*.*", NULL, "a", "b"));
+	assert_true(has("p*c.o*r*s", NULL, "public", "orders"));
+	assert_true(has("public.*a*b", NULL, "public", "aabab"));
+	assert_false(has("public.*a*b", NULL, "public", "aaba"));
+	assert_true(has("public.order?", NULL, "public", "orders"));
+	assert_false(has("public.order?", NULL, "public", "order"));
+	assert_true(has("public.caf?", NULL, "public", "caf\xc3\xa9"));
+	assert_true(has("public.Orders", NULL, "public", "orders"));
+	assert_false(has("public.Orders", NULL, "public", "Orders"));
+	assert_true(has("public.\"Orders\"", NULL, "public", "Orders"));
+	assert_true(has("\"a.b\".\"c*\"", NULL, "a.b", "c*"));
+	assert_false(has("\"a.b\".\"c*\"", NULL, "a.b", "cc"));
+	assert_true(has("a.\"q\"\"q\"", NULL, "a", "q\"q"));
+	assert_true(has("a.\"Q\"*", NULL, "a", "Quarter"));
+	assert_false(has("a.b", NULL, "a", "bb"));
+	assert_false(has("a.b", NULL, "a", ""));
+}
+
+static void a_file_that_is_too_large_is_refused(void **state)
+{
+	size_t n = (1 << 20) + 1;
+	char *text = malloc(n);
+	struct fault f;
+	struct migration m;
+
+	(void)state;
+	memset(text, '#', n);
+	assert_false(migration_parse(&m, "m.yaml", span(text, n), &f));
+	assert_non_null(strstr(f.text, "larger"));
+	free(text);
+}
+
+static void a_file_that_is_not_there_is_named(void **state)
+{
+	struct fault f;
+	struct migration m;
+
+	(void)state;
+	assert_false(migration_read(&m, "/nowhere/m.yaml", &f));
+	assert_int_equal(f.kind, FAULT_USAGE);
+	assert_non_null(strstr(f.text, "/nowhere/m.yaml"));
+	assert_false(migration_read(&m, "/", &f));
+	migration_release(&m);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_smallest_file_gets_all_defaults),
+		cmocka_unit_test(every_key_of_this_version_is_taken),
+		cmocka_unit_test(what_is_wrong_is_refused_with_its_place),
+		cmocka_unit_test(a_literal_password_is_refused_and_not_shown),
+		cmocka_unit_test(a_literal_password_is_refused_with_the_ways_out),
+		cmocka_unit_test(a_password_from_the_environment_arrives_as_it_is),
+		cmocka_unit_test(other_variables_stand_for_their_text),
+		cmocka_unit_test(kafka_secrets_come_from_the_environment),
+		cmocka_unit_test(the_default_shadow_is_beside_the_target),
+		cmocka_unit_test(patterns_match_as_a_dba_expects),
+		cmocka_unit_test(a_file_that_is_too_large_is_refused),
+		cmocka_unit_test(a_file_that_is_not_there_is_named),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
