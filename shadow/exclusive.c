@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * exclusive - events that run alone on the whole target.
+ *
+ * A partition whose next record is an exclusive event E commits what is before it, with waiting_at = E
+ * in its progress row, and stands still while its lane goes on. The owner of partition 0 counts rows:
+ * when every partition of the migration waits at E or is past it, it runs E and moves its own row over
+ * E in one transaction, under its epoch. The others see partition 0's row at or past E and move over
+ * it. All of that is rows: rebalances and crashes at any moment leave nothing behind.
+ *
+ * waiting_at survives a change of owner: it stays true as long as the row does not move.
+ */
+#include <inttypes.h>
+
+#include "core/clock.h"
+#include "core/failpoint.h"
+#include "core/log.h"
+#include "shadow/lane_state.h"
+#include "shadow/truncate.h"
+
+/* E on its way through one attempt to run it. */
+struct exclusive_run {
+	struct lane *lane;
+	struct part *part;
+	rd_kafka_message_t *msg;
+	struct event ev;
+	struct arena arena;
+	const struct relation **rels; /* one per table, from control */
+};
+
+enum outcome {
+	OUTCOME_DONE,
+	OUTCOME_NOT_YET, /* look again later */
+	OUTCOME_FAILED,  /* see the fault */
+};
+
+static void exclusive_moved(struct exclusive_run *r, struct progress *next)
+{
+	*next = r->part->have;
+	next->next_offset = r->msg->offset + 1;
+	next->at.generation = r->ev.head.generation;
+	next->at.ordinal = r->ev.head.ordinal;
+	next->at.position = r->ev.head.position;
+	next->waiting = (struct position) { { 0 }, 0 };
+}
+
+static enum outcome exclusive_relations(struct exclusive_run *r, struct fault *f)
+{
+	const struct exclusive *e = &r->ev.exclusive;
+
+	r->rels = arena_alloc(&r->arena, (e->table_count + 1) * sizeof(*r->rels));
+	if (!r->rels)
+		return fault(f, FAULT_INTERNAL, "no memory for an exclusive event"), OUTCOME_FAILED;
+	for (size_t i = 0; i < e->table_count; i++) {
+		const struct codec *codec = versions_relation(r->lane->role->versions,
+							      e->tables[i].oid,
+							      e->tables[i].version, f);
+
+		if (!codec)
+			return f->kind == FAULT_NONE ? OUTCOME_NOT_YET : OUTCOME_FAILED;
+		r->rels[i] = codec_relation(codec);
+	}
+	return OUTCOME_DONE;
+}
+
+/* Do the message's tables include every leaf of table i's root? */
+static bool exclusive_has_every_leaf(const struct exclusive_run *r, size_t i)
+{
+	const struct relation *rel = r->rels[i];
+	size_t here = 0;
+
+	for (size_t k = 0; k < r->ev.exclusive.table_count; k++)
+		here += span_eq(r->rels[k]->root_schema, rel->root_schema) &&
+			span_eq(r->rels[k]->root_table, rel->root_table);
+	return here >= versions_leaf_count(r->lane->role->versions, rel, r->ev.head.position);
+}
+
+/* Empties those tables that `wanted` says (NULL: all). */
+static bool exclusive_empty(struct exclusive_run *r, const bool *wanted, struct fault *f)
+{
+	size_t n = r->ev.exclusive.table_count, count = 0;
+	struct truncate_table *tables = arena_alloc(&r->arena, (n + 1) * sizeof(*tables));
+
+	if (!tables)
+		return fault(f, FAULT_INTERNAL, "no memory for an exclusive event");
+	for (size_t i = 0; i < n; i++)
+		if (!wanted || wanted[i])
+			tables[count++] = (struct truncate_table) {
+				r->rels[i], exclusive_has_every_leaf(r, i)
+			};
+	return count == 0 || truncate_run(r->lane->conn, tables, count, true, f);
+}
+
+/* Tables that the copy has covered are left alone; one that waits makes the event wait. */
+static enum outcome exclusive_truncate(struct exclusive_run *r, struct fault *f)
+{
+	size_t n = r->ev.exclusive.table_count;
+	bool *wanted = arena_alloc(&r->arena, n + 1);
+
+	if (!wanted)
+		return fault(f, FAULT_INTERNAL, "no memory for an exclusive event"), OUTCOME_FAILED;
+	for (size_t i = 0; i < n; i++)
+		switch (copies_change(copies_find(&r->lane->copies, r->ev.exclusive.tables[i].oid),
+				      r->ev.head.position.commit)) {
+		case COPIES_WAIT:
+			return OUTCOME_NOT_YET;
+		case COPIES_COVERED:
+			wanted[i] = false;
+			break;
+		case COPIES_APPLY:
+			wanted[i] = true;
+			break;
+		}
+	return exclusive_empty(r, wanted, f) ? OUTCOME_DONE : OUTCOME_FAILED;
+}
+
+/* The rows in foreshadow.copies first: they are what keeps a batch of an older attempt out. */
+static enum outcome exclusive_copy(struct exclusive_run *r, struct fault *f)
+{
+	const struct exclusive *e = &r->ev.exclusive;
+	struct span *targets = arena_alloc(&r->arena, (e->table_count + 1) * sizeof(*targets));
+
+	for (size_t i = 0; targets && i < e->table_count; i++) {
+		struct buf b;
+
+		buf_init(&b, 1024);
+		pg_quote_table(&b, r->rels[i]->target_schema, r->rels[i]->target_table);
+		targets[i] = arena_dup(&r->arena, buf_span(&b));
+		buf_release(&b);
+	}
+	if (!targets || arena_failed(&r->arena))
+		return fault(f, FAULT_INTERNAL, "no memory for an exclusive event"), OUTCOME_FAILED;
+	return copies_begin(&r->lane->copies, r->lane->conn, e->tables, targets, e->table_count, f) &&
+			       exclusive_empty(r, NULL, f)
+		       ? OUTCOME_DONE
+		       : OUTCOME_FAILED;
+}
+
+/* Every column that we write is there on the target, or target_read says which DDL makes it so. */
+static enum outcome exclusive_relation(struct exclusive_run *r, struct fault *f)
+{
+	for (size_t i = 0; i < r->ev.exclusive.table_count; i++)
+		if (!target_read(r->lane->conn, r->rels[i], &r->arena, f))
+			return OUTCOME_FAILED;
+	return OUTCOME_DONE;
+}
+
+static enum outcome exclusive_effect(struct exclusive_run *r, struct fault *f)
+{
+	switch (r->ev.exclusive.kind) {
+	case EXCLUSIVE_TRUNCATE:
+		return exclusive_truncate(r, f);
+	case EXCLUSIVE_COPY:
+		return exclusive_copy(r, f);
+	case EXCLUSIVE_RELATION:
+		return exclusive_relation(r, f);
+	case EXCLUSIVE_REKEY:
+		break; /* has a plan, see exclusive_rekey */
+	}
+	return OUTCOME_DONE;
+}
+
+static bool exclusive_statement(struct exclusive_run *r, const struct progress *next,
+				struct apply_statement *ret, struct fault *f)
+{
+	struct progress_move move = { r->part->key, &r->part->have, next };
+
+	return progress_moves(&move, 1, &r->arena, ret, f);
+}
+
+/* One transaction: our row first (its epoch is the fence), then the effect. */
+static enum outcome exclusive_plain(struct exclusive_run *r, const struct progress *next,
+				    struct fault *f)
+{
+	struct lane *l = r->lane;
+	struct apply_statement first;
+	enum outcome outcome;
+
+	if (!exclusive_statement(r, next, &first, f) || !lane_plain(l, f) || !pg_do(l->conn, f, "BEGIN"))
+		return OUTCOME_FAILED;
+	outcome = progress_run(l->conn, &first, f) ? exclusive_effect(r, f) : OUTCOME_FAILED;
+	if (outcome == OUTCOME_DONE && failpoint("exclusive.before_commit"))
+		outcome = fault(f, FAULT_ENVIRONMENT, "failpoint") ? OUTCOME_DONE : OUTCOME_FAILED;
+	if (outcome == OUTCOME_DONE && !pg_do(l->conn, f, "COMMIT"))
+		outcome = OUTCOME_FAILED;
+	if (outcome != OUTCOME_DONE && PQstatus(l->conn) == CONNECTION_OK)
+		pg_do(l->conn, NULL, "ROLLBACK");
+	return outcome;
+}
+
+/* A change of a REKEY event into the plan; NOT_YET: its copy or its schema is missing. */
+static enum outcome rekey_add(struct exclusive_run *r, struct plan *plan, struct span record,
+			      struct fault *f)
+{
+	struct lane *l = r->lane;
+	const struct lane_table *table;
+	struct value *before, *after;
+	bool has_before, has_after;
+	struct event ev;
+	struct buf key;
+	size_t n;
+
+	if (!event_read(l->role->framing, record, &r->arena, &ev, f))
+		return f->kind == FAULT_ENVIRONMENT ? OUTCOME_NOT_YET : OUTCOME_FAILED;
+	switch (lane_table(l, ev.head.fingerprint, &table, f)) {
+	case LANE_FOUND:
+		break;
+	case LANE_NO_SCHEMA:
+		return OUTCOME_NOT_YET;
+	case LANE_NO_TARGET:
+	case LANE_LOOKUP_FAILED:
+		return OUTCOME_FAILED;
+	}
+	switch (copies_change(copies_find(&l->copies, codec_relation(table->codec)->oid),
+			      r->ev.head.position.commit)) {
+	case COPIES_WAIT:
+		return OUTCOME_NOT_YET;
+	case COPIES_COVERED:
+		return OUTCOME_DONE;
+	case COPIES_APPLY:
+		break;
+	}
+	n = table->target->column_count;
+	before = arena_alloc(&r->arena, (n + 1) * sizeof(*before));
+	after = arena_alloc(&r->arena, (n + 1) * sizeof(*after));
+	if (!before || !after)
+		return fault(f, FAULT_INTERNAL, "no memory for an exclusive event"), OUTCOME_FAILED;
+	if (!codec_decode(table->codec, ev.body, before, &has_before, after, &has_after, f))
+		return OUTCOME_FAILED;
+	buf_init(&key, 1024 * 1024);
+	if (!relation_key(codec_relation(table->codec), has_after ? after : before, &key, f)) {
+		buf_release(&key);
+		return OUTCOME_FAILED;
+	}
+	struct plan_change ch = {
+		.table = table->target,
+		.op = ev.head.op,
+		.key = arena_dup(&r->arena, buf_span(&key)),
+		.before = has_before ? before : NULL,
+		.after = has_after ? after : NULL,
+		.commit = r->ev.head.position.commit,
+	};
+	buf_release(&key);
+	return plan_add(plan, &ch, f) ? OUTCOME_DONE : OUTCOME_FAILED;
+}
+
+static enum outcome exclusive_rekey(struct exclusive_run *r, const struct progress *next,
+				    struct fault *f)
+{
+	struct apply_statement first;
+	enum outcome outcome = OUTCOME_DONE;
+	struct plan plan;
+	size_t change;
+
+	plan_init(&plan, &r->arena);
+	for (size_t i = 0; i < r->ev.exclusive.change_count && outcome == OUTCOME_DONE; i++)
+		outcome = rekey_add(r, &plan, r->ev.exclusive.changes[i], f);
+	if (outcome == OUTCOME_DONE && (!exclusive_statement(r, next, &first, f) ||
+					!apply_sequential(r->lane->apply, &plan, &first, 1, &change, f)))
+		outcome = OUTCOME_FAILED;
+	plan_reset(&plan);
+	return outcome;
+}
+
+/* E is over, here or in partition 0: the partition reads on behind it. */
+static void exclusive_pass(struct lane *l, struct part *p)
+{
+	rd_kafka_message_destroy(part_shift(p));
+	part_set(p, PART_OPEN, NULL);
+	lane_recovered(l);
+}
+
+static void exclusive_failed(struct exclusive_run *r, const struct fault *f)
+{
+	struct lane *l = r->lane;
+	struct part *p = r->part;
+
+	if (f->kind == FAULT_ENVIRONMENT || f->kind == FAULT_FENCED) {
+		p->is_in_batch = true; /* what lane_failed acts on */
+		lane_failed(l, f);
+	} else if (f->kind == FAULT_STOP) {
+		/* The whole role waits here, until a person has run the DDL. */
+		part_set_later(p, PART_WAITS_TARGET, LANE_TARGET_POLL_US, f->text);
+	} else {
+		lane_stop_part(l, p, r->msg, &r->ev.head, NULL, f);
+	}
+}
+
+static void exclusive_do(struct exclusive_run *r)
+{
+	static const char *const names[] = { "truncate", "copy", "relation change", "key change" };
+	struct lane *l = r->lane;
+	struct progress next;
+	struct fault f = { 0 };
+	char at[PROGRESS_POSITION_TEXT];
+	enum outcome outcome = exclusive_relations(r, &f);
+
+	exclusive_moved(r, &next);
+	next.changes++;
+	if (outcome == OUTCOME_DONE)
+		outcome = r->ev.exclusive.kind == EXCLUSIVE_REKEY ? exclusive_rekey(r, &next, &f)
+								  : exclusive_plain(r, &next, &f);
+	switch (outcome) {
+	case OUTCOME_DONE:
+		break;
+	case OUTCOME_NOT_YET:
+		r->part->retry_us = clock_us() + LANE_COPY_POLL_US;
+		return;
+	case OUTCOME_FAILED:
+		exclusive_failed(r, &f);
+		return;
+	}
+	log_info("exclusive event at %s done: %s of %zu tables",
+		 progress_position_format(r->ev.head.position, at),
+		 names[r->ev.exclusive.kind], r->ev.exclusive.table_count);
+	r->part->have = r->part->next = next;
+	exclusive_pass(l, r->part);
+	if (!lane_load_copies(l, &f))
+		lane_failed(l, &f);
+}
+
+/* Has partition 0 gone over E, or (partition 0 itself) has everybody arrived? */
+static bool exclusive_is_due(struct exclusive_run *r, bool *ret, struct fault *f)
+{
+	struct lane *l = r->lane;
+	struct progress_key key = r->part->key;
+	struct position position;
+	int count;
+
+	if (!lane_plain(l, f))
+		return false;
+	if (r->part->partition == 0) {
+		if (!progress_arrived(l->conn, &key, r->ev.head.position, &count, f))
+			return false;
+		*ret = count == l->migration->partition_count;
+		return true;
+	}
+	key.partition = 0;
+	if (!progress_position(l->conn, &key, &position, f))
+		return false;
+	*ret = position_cmp(position, r->ev.head.position) >= 0;
+	return true;
+}
+
+static bool exclusive_is_ours(const struct exclusive_run *r)
+{
+	return r->part->partition == 0 || r->ev.exclusive.in_place;
+}
+
+static void exclusive_look(struct exclusive_run *r)
+{
+	struct lane *l = r->lane;
+	struct fault f = { 0 };
+	bool is_due = r->ev.exclusive.in_place;
+
+	r->part->retry_us = clock_us() + LANE_EXCLUSIVE_POLL_US;
+	if (!is_due && !exclusive_is_due(r, &is_due, &f)) {
+		exclusive_failed(r, &f);
+		return;
+	}
+	if (!is_due)
+		return;
+	if (exclusive_is_ours(r)) {
+		exclusive_do(r);
+		return;
+	}
+	/* Our row follows with the next batch. */
+	exclusive_moved(r, &r->part->next);
+	exclusive_pass(l, r->part);
+	if (!lane_load_copies(l, &f))
+		lane_failed(l, &f);
+}
+
+static bool exclusive_is_waiting(const struct part *p)
+{
+	return p->topic == CONSUME_CHANGES && p->ahead_count > 0 &&
+	       (p->state == PART_WAITS_EXCLUSIVE ||
+		(p->state == PART_WAITS_TARGET && progress_is_waiting(&p->have)));
+}
+
+void exclusive_turn(struct lane *l)
+{
+	for (size_t i = 0; i < l->part_count && l->conn; i++) {
+		struct part *p = l->parts[i];
+		struct exclusive_run r = { .lane = l, .part = p };
+		struct fault f = { 0 };
+
+		if (!exclusive_is_waiting(p) || clock_us() < p->retry_us || part_has_moved(p))
+			continue;
+		r.msg = part_front(p);
+		arena_init(&r.arena, LANE_ARENA_BYTES);
+		if (event_read(l->role->framing, span(r.msg->payload, r.msg->len), &r.arena, &r.ev, &f))
+			exclusive_look(&r);
+		else
+			lane_stop_part(l, p, r.msg, NULL, NULL, &f);
+		arena_release(&r.arena);
+	}
+}

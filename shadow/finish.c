@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * finish - when the copies of all tables that are copying are whole, what was left out of the schema
+ * is built and the tables become live. The owner of partition 0 does it for everybody.
+ *
+ * Building indexes takes as long as it takes, so it has a thread of its own; the lane goes on. It is
+ * done again, and finds nothing to do, if this process dies before the tables are live.
+ */
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+#include "core/failpoint.h"
+#include "core/log.h"
+#include "shadow/lane_state.h"
+#include "shadow/role.h"
+
+static void *finish_main(void *arg)
+{
+	struct lane *l = arg;
+	struct lane_role *role = l->role;
+	uint64_t one = 1;
+	bool ok;
+
+	log_thread(role_traits(role->role)->name);
+	ok = role->schema_finish(role->arg, &l->finish_fault);
+	atomic_store(&l->finish_state, ok ? FINISH_DONE : FINISH_FAILED);
+	if (write(l->control_fd, &one, sizeof(one)) < 0)
+		log_debug("eventfd: %m");
+	return NULL;
+}
+
+static void finish_start(struct lane *l)
+{
+	if (!l->role->schema_finish) {
+		atomic_store(&l->finish_state, FINISH_DONE);
+		return;
+	}
+	log_info("all copies are here: building what was left out of the schema");
+	fault_reset(&l->finish_fault);
+	atomic_store(&l->finish_state, FINISH_RUNNING);
+	if (pthread_create(&l->finish_thread, NULL, finish_main, l) != 0) {
+		atomic_store(&l->finish_state, FINISH_IDLE);
+		log_error("no thread for building indexes");
+	}
+}
+
+static void finish_join(struct lane *l)
+{
+	if (l->role->schema_finish)
+		pthread_join(l->finish_thread, NULL);
+	atomic_store(&l->finish_state, FINISH_IDLE);
+}
+
+void finish_end(struct lane *l)
+{
+	if (atomic_load(&l->finish_state) == FINISH_IDLE)
+		return;
+	if (atomic_load(&l->finish_state) == FINISH_RUNNING)
+		log_info("waiting for the build of indexes and constraints to end");
+	finish_join(l);
+}
+
+/* One transaction under partition 0's epoch. */
+static bool finish_go_live(struct lane *l, struct part *zero, struct fault *f)
+{
+	struct progress_move move = { zero->key, &zero->have, &zero->have };
+	struct apply_statement first;
+	struct arena a;
+	bool ok;
+
+	arena_init(&a, 1024 * 1024);
+	ok = progress_moves(&move, 1, &a, &first, f) && lane_plain(l, f) &&
+	     pg_do(l->conn, f, "BEGIN") && progress_run(l->conn, &first, f) &&
+	     copies_go_live(&l->copies, l->conn, f);
+	if (ok && failpoint("copies.before_live"))
+		ok = fault(f, FAULT_ENVIRONMENT, "failpoint");
+	ok = ok && pg_do(l->conn, f, "COMMIT");
+	if (!ok && l->conn && PQstatus(l->conn) == CONNECTION_OK)
+		pg_do(l->conn, NULL, "ROLLBACK");
+	arena_release(&a);
+	return ok;
+}
+
+static void finish_failed(struct lane *l, struct part *zero, const struct fault *f)
+{
+	if (f->kind == FAULT_ENVIRONMENT || f->kind == FAULT_FENCED) {
+		zero->is_in_batch = true;
+		lane_failed(l, f);
+		return;
+	}
+	part_set(zero, PART_STOPPED, f->text);
+}
+
+/* Is it still so? Another COPY event may have passed while indexes were built. */
+static bool finish_is_ready(struct lane *l, bool *ret, struct fault *f)
+{
+	return lane_load_copies(l, f) &&
+	       copies_ready(&l->copies, l->conn, l->migration->partition_count, ret, f);
+}
+
+/* The thread has ended: what next? */
+static void finish_ended(struct lane *l, struct part *zero, bool is_built)
+{
+	struct fault f = { 0 };
+	bool is_ready;
+
+	finish_join(l);
+	if (!is_built) {
+		log_warn("building indexes and constraints: %s", l->finish_fault.text);
+		if (l->finish_fault.kind != FAULT_ENVIRONMENT)
+			part_set(zero, PART_STOPPED, l->finish_fault.text);
+		l->finish_us = clock_us() + 5 * LANE_TARGET_POLL_US;
+		return;
+	}
+	if (!finish_is_ready(l, &is_ready, &f) ||
+	    (is_ready && (!finish_go_live(l, zero, &f) || !lane_load_copies(l, &f)))) {
+		finish_failed(l, zero, &f);
+		return;
+	}
+	if (!is_ready)
+		return;
+	lane_recovered(l);
+	log_info("all tables are live");
+}
+
+static bool finish_may_look(const struct lane *l, const struct part *zero)
+{
+	return zero && l->conn && zero->state != PART_UNTAKEN && zero->state != PART_STOPPED &&
+	       copies_has_copying(&l->copies) && clock_us() >= l->finish_us;
+}
+
+void finish_turn(struct lane *l)
+{
+	struct part *zero = lane_part(l, CONSUME_CHANGES, 0);
+	enum finish_state state = (enum finish_state)atomic_load(&l->finish_state);
+	struct fault f = { 0 };
+	bool is_ready;
+
+	if (state == FINISH_RUNNING || !finish_may_look(l, zero))
+		return;
+	if (state != FINISH_IDLE) {
+		finish_ended(l, zero, state == FINISH_DONE);
+		return;
+	}
+	l->finish_us = clock_us() + LANE_COPY_POLL_US;
+	copies_refresh(&l->copies);
+	if (!lane_plain(l, &f) ||
+	    !copies_ready(&l->copies, l->conn, l->migration->partition_count, &is_ready, &f)) {
+		finish_failed(l, zero, &f);
+		return;
+	}
+	if (is_ready)
+		finish_start(l);
+}

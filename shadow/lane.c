@@ -1,0 +1,682 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+#include "core/failpoint.h"
+#include "core/log.h"
+#include "shadow/lane_state.h"
+#include "shadow/role.h"
+
+enum {
+	TABLE_ARENA_BYTES = 256 * 1024 * 1024,
+	/* The role thread runs many times a second: one that did not was stopped, or we are. */
+	ALIVE_WITHIN_US = 3 * 1000 * 1000,
+};
+
+struct lane_op {
+	struct lane_op *next;
+	enum { OP_GIVE, OP_DROP, OP_STOP } kind;
+	struct consume *consume;
+	enum consume_topic topic;
+	int partition;
+	rd_kafka_queue_t *queue;
+};
+
+static void lane_signal(int fd)
+{
+	uint64_t one = 1;
+
+	if (write(fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		log_debug("eventfd: %m");
+}
+
+/* Any thread. Returns the op's number, 0: no memory. */
+static uint64_t lane_send(struct lane *l, const struct lane_op *op)
+{
+	struct lane_op *copy = malloc(sizeof(*copy));
+	uint64_t number;
+
+	if (!copy)
+		return 0;
+	*copy = *op;
+	copy->next = NULL;
+	pthread_mutex_lock(&l->lock);
+	*l->ops_end = copy;
+	l->ops_end = &copy->next;
+	number = ++l->ops_sent;
+	pthread_mutex_unlock(&l->lock);
+	lane_signal(l->ops_fd);
+	return number;
+}
+
+bool lane_give(struct lane *l, struct consume *c, enum consume_topic topic, int partition,
+	       rd_kafka_queue_t *q)
+{
+	return lane_send(l, &(struct lane_op) { .kind = OP_GIVE, .consume = c, .topic = topic,
+						 .partition = partition, .queue = q }) != 0;
+}
+
+bool lane_drop(struct lane *l, int timeout_ms)
+{
+	uint64_t number = lane_send(l, &(struct lane_op) { .kind = OP_DROP });
+	struct timespec deadline;
+	bool is_done = false;
+	int err = 0;
+
+	if (number == 0)
+		return false;
+	clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += timeout_ms / 1000;
+	pthread_mutex_lock(&l->lock);
+	while (!(is_done = l->ops_done >= number) && err == 0)
+		err = pthread_cond_timedwait(&l->done_cond, &l->lock, &deadline);
+	pthread_mutex_unlock(&l->lock);
+	return is_done;
+}
+
+bool lane_is_well(struct lane *l, struct fault *f)
+{
+	bool has_ended;
+
+	pthread_mutex_lock(&l->lock);
+	has_ended = l->has_ended;
+	if (has_ended)
+		*f = l->end_fault;
+	pthread_mutex_unlock(&l->lock);
+	return !has_ended;
+}
+
+struct part *lane_part(struct lane *l, enum consume_topic topic, int partition)
+{
+	for (size_t i = 0; i < l->part_count; i++)
+		if (l->parts[i]->topic == topic && l->parts[i]->partition == partition)
+			return l->parts[i];
+	return NULL;
+}
+
+void lane_forget_tables(struct lane *l)
+{
+	for (size_t i = 0; i < LANE_TABLE_BUCKETS; i++)
+		l->tables[i] = NULL;
+	arena_reset(&l->table_arena);
+}
+
+bool lane_plain(struct lane *l, struct fault *f)
+{
+	if (!l->conn)
+		return fault(f, FAULT_ENVIRONMENT, "the connection is gone");
+	return apply_pause(l->apply, f);
+}
+
+static struct lane_table *lane_table_known(struct lane *l, uint64_t fingerprint)
+{
+	struct lane_table *t = l->tables[fingerprint % LANE_TABLE_BUCKETS];
+
+	while (t && t->fingerprint != fingerprint)
+		t = t->next;
+	return t;
+}
+
+const struct codec *lane_codec(struct lane *l, uint64_t fingerprint, struct fault *f)
+{
+	const struct lane_table *t = lane_table_known(l, fingerprint);
+
+	return t ? t->codec : versions_codec(l->role->versions, fingerprint, f);
+}
+
+enum lane_lookup lane_table(struct lane *l, uint64_t fingerprint, const struct lane_table **ret,
+			    struct fault *f)
+{
+	struct lane_table *t = lane_table_known(l, fingerprint);
+	const struct target_table *target;
+	const struct codec *codec;
+
+	if (t) {
+		*ret = t;
+		return LANE_FOUND;
+	}
+	codec = versions_codec(l->role->versions, fingerprint, f);
+	if (!codec)
+		return f->kind == FAULT_NONE ? LANE_NO_SCHEMA : LANE_LOOKUP_FAILED;
+	if (!lane_plain(l, f))
+		return LANE_LOOKUP_FAILED;
+	target = target_read(l->conn, codec_relation(codec), &l->table_arena, f);
+	if (!target)
+		return f->kind == FAULT_STOP ? LANE_NO_TARGET : LANE_LOOKUP_FAILED;
+	t = arena_alloc(&l->table_arena, sizeof(*t));
+	if (!t) {
+		fault(f, FAULT_INTERNAL, "no memory for the tables of a target");
+		return LANE_LOOKUP_FAILED;
+	}
+	*t = (struct lane_table) { l->tables[fingerprint % LANE_TABLE_BUCKETS], fingerprint, codec,
+				   target };
+	l->tables[fingerprint % LANE_TABLE_BUCKETS] = t;
+	*ret = t;
+	return LANE_FOUND;
+}
+
+/* A table that is live now has its indexes and constraints: what was read of it is old. */
+bool lane_load_copies(struct lane *l, struct fault *f)
+{
+	bool is_changed;
+
+	if (!lane_plain(l, f) || !copies_load(&l->copies, l->conn, &is_changed, f))
+		return false;
+	l->copies_us = clock_us() + LANE_COPY_POLL_US;
+	if (is_changed)
+		lane_forget_tables(l);
+	return true;
+}
+
+void lane_report(struct lane *l, struct part *p, const rd_kafka_message_t *msg,
+		 const struct event_head *head, const struct relation *rel, const struct fault *f,
+		 char *text, size_t n)
+{
+	char table[300] = "?";
+	struct incident_report report = {
+		.role = role_traits(l->role->role)->name,
+		.topic = p->key.topic,
+		.partition = p->partition,
+		.offset = msg->offset,
+		.head = head,
+		.key = span(msg->key, msg->key_len),
+		.fault = f,
+	};
+
+	if (rel)
+		snprintf(table, sizeof(table), "%.*s.%.*s", SPAN_ARG(rel->target_schema),
+			 SPAN_ARG(rel->target_table));
+	report.table = span_str(table);
+	incident_text(&report, text, n);
+	incident_send(l->role->incidents, &report);
+}
+
+void lane_stop_part(struct lane *l, struct part *p, const rd_kafka_message_t *msg,
+		    const struct event_head *head, const struct relation *rel, const struct fault *f)
+{
+	char text[sizeof(p->why)];
+
+	lane_report(l, p, msg, head, rel, f, text, sizeof(text));
+	part_set(p, PART_STOPPED, text);
+}
+
+static int64_t lane_backoff_us(struct lane *l)
+{
+	int ms = l->backoff_ms;
+
+	l->backoff_ms = ms * 2 < LANE_BACKOFF_LAST_MS ? ms * 2 : LANE_BACKOFF_LAST_MS;
+	/* Jitter: lanes that fell together should not come back together. */
+	return (ms / 2 + rand() % (ms / 2 + 1)) * INT64_C(1000);
+}
+
+void lane_recovered(struct lane *l)
+{
+	l->backoff_ms = LANE_BACKOFF_FIRST_MS;
+	if (l->is_down)
+		log_info("going on");
+	l->is_down = false;
+}
+
+static void lane_disconnect(struct lane *l, int64_t delay_us)
+{
+	pg_close(&l->conn);
+	l->retry_us = clock_us() + delay_us;
+	for (size_t i = 0; i < l->part_count; i++)
+		part_untake(l->parts[i], delay_us);
+	lane_forget_tables(l);
+}
+
+/* Which partitions of the batch are not ours any more? They are dropped for a while; if the group
+ * still says that they are ours then, they are taken again. */
+static bool lane_find_fenced(struct lane *l, struct fault *f)
+{
+	int fenced = 0, in_batch = 0;
+
+	if (!lane_plain(l, f))
+		return false;
+	for (size_t i = 0; i < l->part_count; i++) {
+		struct part *p = l->parts[i];
+		uint64_t epoch;
+
+		if (!p->is_in_batch)
+			continue;
+		in_batch++;
+		if (!progress_epoch(l->conn, &p->key, &epoch, f))
+			return false;
+		if (epoch == p->have.epoch)
+			continue;
+		fenced++;
+		log_warn("%s partition %d: fenced: another owner has epoch %llu, ours is %llu",
+			 p->key.topic, p->partition, (unsigned long long)epoch,
+			 (unsigned long long)p->have.epoch);
+		part_untake(p, (LANE_FENCED_BACKOFF_MS + rand() % 500) * INT64_C(1000));
+	}
+	/* Epochs agree: the row of a copy has moved on, or ours was lost with the server's memory. */
+	for (size_t i = 0; fenced == 0 && in_batch > 0 && i < l->part_count; i++)
+		if (l->parts[i]->is_in_batch)
+			part_untake(l->parts[i], lane_backoff_us(l));
+	return fenced > 0 || lane_load_copies(l, f);
+}
+
+void lane_failed(struct lane *l, const struct fault *f)
+{
+	struct fault more = { 0 };
+	int64_t delay_us;
+
+	if (f->kind == FAULT_FENCED) {
+		if (!lane_find_fenced(l, &more)) {
+			lane_failed(l, &more);
+			return;
+		}
+		delay_us = 0;
+	} else {
+		if (!l->is_down)
+			log_warn("%s; trying again", f->text);
+		l->is_down = true;
+		delay_us = lane_backoff_us(l);
+	}
+	if (!l->conn || PQstatus(l->conn) != CONNECTION_OK) {
+		lane_disconnect(l, delay_us);
+		return;
+	}
+	for (size_t i = 0; i < l->part_count; i++)
+		if (l->parts[i]->is_in_batch)
+			part_rewind(l->parts[i], delay_us);
+}
+
+static bool lane_set_replica(PGconn *conn, struct fault *f)
+{
+	struct buf grant;
+
+	if (pg_do(conn, f, "SET session_replication_role = replica"))
+		return true;
+	if (f->kind == FAULT_ENVIRONMENT)
+		return false;
+	buf_init(&grant, 1024);
+	buf_str(&grant, "GRANT SET ON PARAMETER session_replication_role TO ");
+	pg_quote_ident(&grant, span_str(PQuser(conn)));
+	fault(f, FAULT_STOP,
+	      "the target's role may not set session_replication_role, so its triggers and foreign "
+	      "keys would fire a second time; run there as a superuser: %s",
+	      buf_cstr(&grant));
+	buf_release(&grant);
+	return false;
+}
+
+static bool lane_connect(struct lane *l, struct fault *f)
+{
+	PGconn *conn = pg_connect(migration_target(l->migration, l->role->role), PG_PLAIN,
+				  role_traits(l->role->role)->application, f);
+
+	if (!conn)
+		return false;
+	if (!lane_set_replica(conn, f) || !pg_do(conn, f, "SET synchronous_commit = off") ||
+	    !apply_start(l->apply, conn, f)) {
+		pg_close(&conn);
+		return false;
+	}
+	l->conn = conn;
+	lane_forget_tables(l);
+	if (lane_load_copies(l, f))
+		return true;
+	pg_close(&l->conn);
+	return false;
+}
+
+/* false: the lane must end. */
+static bool lane_ensure_connection(struct lane *l, struct fault *f)
+{
+	if (l->conn || l->part_count == 0 || clock_us() < l->retry_us)
+		return true;
+	if (lane_connect(l, f))
+		return true;
+	if (f->kind != FAULT_ENVIRONMENT)
+		return false;
+	lane_failed(l, f);
+	return true;
+}
+
+/* While this process was stopped, or cannot know whether the group still counts on it, the partition
+ * may have an heir: raising the epoch now would take it away from him. */
+static bool lane_may_take(const struct lane *l, int64_t now)
+{
+	return now - atomic_load(&l->role->alive_us) < ALIVE_WITHIN_US &&
+	       now >= atomic_load(&l->role->distrust_until_us);
+}
+
+static bool lane_take(struct lane *l, struct part *p, struct fault *f)
+{
+	if (!lane_plain(l, f) ||
+	    !progress_take(l->conn, migration_target(l->migration, l->role->role), &p->key,
+			   l->role->instance, &p->have, f))
+		return false;
+	log_debug("%s partition %d: taken, epoch %llu, from offset %lld", p->key.topic, p->partition,
+		  (unsigned long long)p->have.epoch, (long long)p->have.next_offset);
+	part_rewind(p, 0);
+	failpoint("lane.taken");
+	return true;
+}
+
+static void lane_seek(struct part *p)
+{
+	struct fault f = { 0 };
+
+	/* Records read before the seek are of another place. */
+	part_rewind(p, 0);
+	if (consume_seek(p->consume, p->topic, p->partition, p->have.next_offset, &f)) {
+		part_set(p, PART_OPEN, NULL);
+		return;
+	}
+	log_debug("%s", f.text);
+	part_set_later(p, PART_SEEKING, LANE_EXCLUSIVE_POLL_US, NULL);
+}
+
+static void lane_prepare_parts(struct lane *l)
+{
+	bool has_taken = false;
+	struct fault f = { 0 };
+
+	for (size_t i = 0; i < l->part_count && l->conn; i++) {
+		struct part *p = l->parts[i];
+		int64_t now = clock_us();
+
+		if (now < p->retry_us)
+			continue;
+		if (p->state == PART_UNTAKEN && lane_may_take(l, now)) {
+			if (!lane_take(l, p, &f)) {
+				p->is_in_batch = false;
+				part_set_later(p, PART_UNTAKEN, LANE_TARGET_POLL_US, NULL);
+				lane_failed(l, &f);
+				return;
+			}
+			has_taken = true;
+		}
+		if (p->state == PART_SEEKING)
+			lane_seek(p);
+	}
+	if (has_taken) {
+		if (lane_load_copies(l, &f))
+			lane_recovered(l);
+		else
+			lane_failed(l, &f);
+	}
+}
+
+/* Those that wait for a copy look at rows that somebody else may have changed. */
+static void lane_look_at_copies(struct lane *l)
+{
+	struct fault f = { 0 };
+	bool is_waiting = false;
+
+	copies_refresh(&l->copies);
+	for (size_t i = 0; i < l->part_count; i++)
+		is_waiting |= l->parts[i]->state == PART_WAITS_COPY;
+	if (is_waiting && l->conn && clock_us() >= l->copies_us && !lane_load_copies(l, &f))
+		lane_failed(l, &f);
+}
+
+static void lane_publish(struct lane *l)
+{
+	for (size_t i = 0; i < l->part_count; i++) {
+		const struct part *p = l->parts[i];
+		struct shadow_status_part s = {
+			.is_ours = true,
+			.state = p->state,
+			.barrier = p->have.at.barrier,
+			.barrier_us = p->have.barrier_us,
+			.is_dry = p->is_dry && p->ahead_count == 0,
+			.since_us = p->since_us,
+			.changes = p->have.changes,
+			.covered = p->have.covered,
+		};
+
+		memcpy(s.why, p->why, sizeof(s.why));
+		shadow_status_set(l->role->status, p->topic, p->partition, &s);
+	}
+}
+
+static void lane_take_part(struct lane *l, const struct lane_op *op)
+{
+	struct part **parts = l->parts;
+	struct part *p;
+	uint64_t one = 1;
+
+	if (l->part_count == l->part_cap) {
+		parts = realloc(l->parts, (l->part_cap + 16) * sizeof(*parts));
+		if (!parts)
+			goto no_memory;
+		l->parts = parts;
+		l->part_cap += 16;
+	}
+	p = part_new(l->migration, op->consume, op->topic, op->partition, op->queue);
+	if (!p)
+		goto no_memory;
+	rd_kafka_queue_io_event_enable(op->queue, l->kafka_fd, &one, sizeof(one));
+	l->parts[l->part_count++] = p;
+	return;
+no_memory:
+	log_error("no memory for a partition");
+	rd_kafka_queue_destroy(op->queue);
+}
+
+static void lane_drop_parts(struct lane *l)
+{
+	struct shadow_status_part none = { 0 };
+
+	for (size_t i = 0; i < l->part_count; i++) {
+		shadow_status_set(l->role->status, l->parts[i]->topic, l->parts[i]->partition, &none);
+		part_free(l->parts[i]);
+	}
+	l->part_count = 0;
+}
+
+static void lane_serve_ops(struct lane *l)
+{
+	for (;;) {
+		struct lane_op *op;
+
+		pthread_mutex_lock(&l->lock);
+		op = l->ops;
+		if (op) {
+			l->ops = op->next;
+			if (!l->ops)
+				l->ops_end = &l->ops;
+		}
+		pthread_mutex_unlock(&l->lock);
+		if (!op)
+			return;
+		switch (op->kind) {
+		case OP_GIVE:
+			lane_take_part(l, op);
+			break;
+		case OP_DROP:
+			lane_drop_parts(l);
+			break;
+		case OP_STOP:
+			l->is_stopping = true;
+			break;
+		}
+		free(op);
+		pthread_mutex_lock(&l->lock);
+		l->ops_done++;
+		pthread_cond_broadcast(&l->done_cond);
+		pthread_mutex_unlock(&l->lock);
+	}
+}
+
+static bool lane_has_ahead(const struct lane *l)
+{
+	for (size_t i = 0; i < l->part_count; i++)
+		if (l->parts[i]->state == PART_OPEN &&
+		    (l->parts[i]->ahead_count > 0 || !l->parts[i]->is_dry))
+			return true;
+	return false;
+}
+
+static int lane_wait_ms(const struct lane *l)
+{
+	int64_t now = clock_us(), wait = LANE_IDLE_MS * INT64_C(1000);
+
+	for (size_t i = 0; i < l->part_count; i++) {
+		const struct part *p = l->parts[i];
+
+		if (p->retry_us > 0 && p->retry_us - now < wait)
+			wait = p->retry_us - now;
+	}
+	if (!l->conn && l->retry_us - now < wait && l->retry_us > now)
+		wait = l->retry_us - now;
+	if (wait < 1000)
+		wait = 1000; /* what is due but may not be taken yet must not spin */
+	return (int)((wait + 999) / 1000);
+}
+
+/* Until an op, a record in a control topic or in one of our queues, or until something is due. */
+static void lane_wait(struct lane *l)
+{
+	struct pollfd fds[] = {
+		{ l->ops_fd, POLLIN, 0 }, { l->control_fd, POLLIN, 0 }, { l->kafka_fd, POLLIN, 0 }
+	};
+	uint64_t n;
+
+	if (lane_has_ahead(l))
+		return;
+	if (poll(fds, 3, lane_wait_ms(l)) <= 0)
+		return;
+	for (size_t i = 0; i < 3; i++)
+		if (fds[i].revents && read(fds[i].fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
+			log_debug("eventfd: %m");
+	if (!fds[1].revents)
+		return;
+	for (size_t i = 0; i < l->part_count; i++)
+		if (l->parts[i]->state == PART_WAITS_SCHEMA || l->parts[i]->state == PART_WAITS_COPY)
+			l->parts[i]->retry_us = 0;
+}
+
+static bool lane_turn(struct lane *l, struct fault *f)
+{
+	if (!lane_ensure_connection(l, f))
+		return false;
+	if (l->conn)
+		lane_prepare_parts(l);
+	if (l->conn)
+		lane_look_at_copies(l);
+	if (l->conn)
+		exclusive_turn(l);
+	if (l->conn && batch_collect(l, CONSUME_CHANGES))
+		batch_commit_changes(l);
+	if (l->conn && batch_collect(l, CONSUME_SNAPSHOT))
+		batch_commit_copies(l);
+	if (l->conn)
+		finish_turn(l);
+	lane_publish(l);
+	return true;
+}
+
+static void *lane_main(void *arg)
+{
+	struct lane *l = arg;
+	struct fault f = { 0 };
+	char name[48];
+
+	snprintf(name, sizeof(name), "%s/lane %d", role_traits(l->role->role)->name, l->number);
+	log_thread(name);
+	while (!l->is_stopping) {
+		lane_serve_ops(l);
+		if (l->is_stopping)
+			break;
+		if (!lane_turn(l, &f)) {
+			pthread_mutex_lock(&l->lock);
+			l->has_ended = true;
+			l->end_fault = f;
+			pthread_mutex_unlock(&l->lock);
+			break;
+		}
+		lane_wait(l);
+	}
+	while (!l->is_stopping) { /* the role thread still has ops for us */
+		struct pollfd fd = { l->ops_fd, POLLIN, 0 };
+		uint64_t n;
+
+		if (poll(&fd, 1, -1) > 0 && read(l->ops_fd, &n, sizeof(n)) > 0)
+			lane_serve_ops(l);
+	}
+	finish_end(l);
+	lane_drop_parts(l);
+	pg_close(&l->conn);
+	return NULL;
+}
+
+static void lane_release(struct lane *l)
+{
+	int fds[] = { l->ops_fd, l->control_fd, l->kafka_fd };
+
+	control_unwatch(l->role->control, l->control_fd);
+	for (size_t i = 0; i < 3; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	batch_release(&l->batch);
+	arena_release(&l->table_arena);
+	copies_release(&l->copies);
+	apply_free(l->apply);
+	free(l->parts);
+	pthread_cond_destroy(&l->done_cond);
+	pthread_mutex_destroy(&l->lock);
+	free(l);
+}
+
+static int lane_eventfd(void)
+{
+	return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+}
+
+struct lane *lane_new(struct lane_role *role, int number, struct fault *f)
+{
+	struct lane *l = calloc(1, sizeof(*l));
+
+	if (!l) {
+		fault(f, FAULT_INTERNAL, "no memory for a lane");
+		return NULL;
+	}
+	l->role = role;
+	l->migration = role->migration;
+	l->number = number;
+	l->ops_end = &l->ops;
+	l->backoff_ms = LANE_BACKOFF_FIRST_MS;
+	pthread_mutex_init(&l->lock, NULL);
+	pthread_cond_init(&l->done_cond, NULL);
+	arena_init(&l->table_arena, TABLE_ARENA_BYTES);
+	copies_init(&l->copies, role->control, role->migration->name);
+	l->ops_fd = lane_eventfd();
+	l->control_fd = lane_eventfd();
+	l->kafka_fd = lane_eventfd();
+	l->apply = apply_new();
+	if (!batch_init(&l->batch, f))
+		goto fail;
+	if (!l->apply || l->ops_fd < 0 || l->control_fd < 0 || l->kafka_fd < 0 ||
+	    !control_watch(role->control, l->control_fd) ||
+	    pthread_create(&l->thread, NULL, lane_main, l) != 0) {
+		fault(f, FAULT_INTERNAL, "a lane cannot be made: %m");
+		goto fail;
+	}
+	return l;
+fail:
+	lane_release(l);
+	return NULL;
+}
+
+void lane_free(struct lane *l)
+{
+	if (!l)
+		return;
+	while (lane_send(l, &(struct lane_op) { .kind = OP_STOP }) == 0)
+		sched_yield();
+	pthread_join(l->thread, NULL);
+	lane_release(l);
+}

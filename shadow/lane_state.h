@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * lane_state - the inside of a lane, shared by the files that make its turn: lane.c (thread, ops,
+ * connection, failures), batch.c (collecting and committing), exclusive.c (what runs alone),
+ * finish.c (tables become live). Nobody else includes it.
+ *
+ * Invariants between turns: 1. no transaction is open on the connection; 2. for each partition but
+ * UNTAKEN ones, `have` is its row in the target and `next` equals `have`, unless it is about to wait.
+ */
+#ifndef SHADOW_LANE_STATE_H
+#define SHADOW_LANE_STATE_H
+
+#include <pthread.h>
+
+#include "shadow/apply.h"
+#include "shadow/copies.h"
+#include "shadow/lane.h"
+#include "shadow/part.h"
+
+enum { LANE_TABLE_BUCKETS = 256, LANE_ARENA_BYTES = 512 * 1024 * 1024 };
+
+/* What a schema fingerprint comes to on this connection. */
+struct lane_table {
+	struct lane_table *next;
+	uint64_t fingerprint;
+	const struct codec *codec;
+	const struct target_table *target;
+};
+
+struct batch_record {
+	struct part *part;
+	rd_kafka_message_t *msg;
+	struct event_head head;
+	struct span body;
+	const struct lane_table *table; /* NULL: end marker of a copy */
+	struct marker marker;
+};
+
+struct batch {
+	struct arena arena;
+	struct batch_record *records; /* LANE_BATCH_RECORDS */
+	size_t count, bytes, cells;
+	int64_t first_us;
+	struct plan plan;
+};
+
+enum finish_state { FINISH_IDLE, FINISH_RUNNING, FINISH_DONE, FINISH_FAILED };
+
+/* How small batches are made while one that failed at COMMIT is being looked into. */
+enum lane_caution { CAUTION_NONE, CAUTION_PARTITION, CAUTION_TRANSACTION };
+
+struct lane {
+	struct lane_role *role;
+	const struct migration *migration;
+	int number;
+	pthread_t thread;
+
+	/* with other threads */
+	pthread_mutex_t lock;
+	pthread_cond_t done_cond;
+	struct lane_op *ops, **ops_end;
+	uint64_t ops_sent, ops_done;
+	bool has_ended;
+	struct fault end_fault;
+	int ops_fd, control_fd, kafka_fd; /* eventfds */
+
+	/* the thread's own */
+	PGconn *conn;
+	struct apply *apply;
+	bool is_stopping, is_down;
+	int backoff_ms;
+	int64_t retry_us;           /* connection: not before */
+	struct part **parts;
+	size_t part_count, part_cap, first_part; /* who is asked first moves on: fairness */
+	struct lane_table *tables[LANE_TABLE_BUCKETS];
+	struct arena table_arena;
+	struct copies copies;
+	int64_t copies_us;          /* next look at the rows */
+	struct batch batch;
+	enum lane_caution caution;
+	int caution_left;           /* batches until it is over */
+
+	/* finish.c */
+	pthread_t finish_thread;
+	_Atomic int finish_state;
+	struct fault finish_fault;
+	int64_t finish_us;
+};
+
+/* lane.c */
+/* The connection in plain mode, for statements of our own. */
+bool lane_plain(struct lane *l, struct fault *f);
+/*
+ * Acts on a failure that is no record's, between collecting and the next turn: the connection is
+ * gone → everything is taken anew; fenced → the partitions that are lost are, the batch's others seek
+ * back; else the batch's partitions seek back after a back-off.
+ */
+void lane_failed(struct lane *l, const struct fault *f);
+void lane_recovered(struct lane *l);
+/* Writes an incident; text gets its line. rel may be NULL. */
+void lane_report(struct lane *l, struct part *p, const rd_kafka_message_t *msg,
+		 const struct event_head *head, const struct relation *rel, const struct fault *f,
+		 char *text, size_t n);
+/* Stops a partition in front of a record, with a report. */
+void lane_stop_part(struct lane *l, struct part *p, const rd_kafka_message_t *msg,
+		    const struct event_head *head, const struct relation *rel,
+		    const struct fault *f);
+/* NULL with f->kind FAULT_NONE: not in control yet. */
+const struct codec *lane_codec(struct lane *l, uint64_t fingerprint, struct fault *f);
+enum lane_lookup { LANE_FOUND, LANE_NO_SCHEMA, LANE_NO_TARGET, LANE_LOOKUP_FAILED };
+enum lane_lookup lane_table(struct lane *l, uint64_t fingerprint, const struct lane_table **ret,
+			    struct fault *f);
+void lane_forget_tables(struct lane *l);
+bool lane_load_copies(struct lane *l, struct fault *f);
+struct part *lane_part(struct lane *l, enum consume_topic topic, int partition);
+
+/* batch.c */
+bool batch_init(struct batch *b, struct fault *f);
+void batch_release(struct batch *b);
+/* Collects from this topic's partitions; true if there is something to commit. */
+bool batch_collect(struct lane *l, enum consume_topic topic);
+void batch_commit_changes(struct lane *l);
+void batch_commit_copies(struct lane *l);
+
+/* exclusive.c */
+/* Looks after the partitions that wait at an exclusive event. */
+void exclusive_turn(struct lane *l);
+
+/* finish.c */
+/* If partition 0 is ours: tables whose copies are whole become live. */
+void finish_turn(struct lane *l);
+/* Waits for the thread, if one runs. */
+void finish_end(struct lane *l);
+
+#endif

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "shadow/shadow.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "shadow/lane.h"
+#include "shadow/progress.h"
+#include "shadow/role.h"
+
+enum {
+	LANES_AUTO = 2, LANES_MAX = 64,
+	POLL_MS = 100,
+	CHECK_US = 200 * 1000,         /* until, stuck, lanes */
+	DROP_TIMEOUT_MS = 20000,
+	LOCK_PATIENCE_MS = 15000,      /* a killed predecessor's backend may take a moment to go */
+	BACKOFF_MS = 1000,
+	/* The role thread did not run for so long: it was stopped, and the group may have given its
+	 * partitions away. A heartbeat (3 s) tells. */
+	STOPPED_US = 4 * 1000 * 1000, DISTRUST_US = 4 * 1000 * 1000,
+};
+
+struct shadow {
+	const struct migration *migration;
+	const struct shadow_options *options;
+	enum role role;
+	struct lane_role lanes_share;
+	struct lane *lanes[LANES_MAX];
+	int lane_count;
+	struct consume *consume, *assigning;
+	PGconn *conn; /* holds the instance's lock; asks how far the target is */
+	int64_t check_us;
+	bool is_done;
+};
+
+static bool shadow_must_stop(const struct shadow *s)
+{
+	return s->options->stop && atomic_load(s->options->stop);
+}
+
+static void shadow_sleep_ms(int ms)
+{
+	nanosleep(&(struct timespec) { ms / 1000, ms % 1000 * 1000000L }, NULL);
+}
+
+/* Role thread, from within consume_poll. */
+static void shadow_assigned(void *arg, enum consume_topic topic, int partition, rd_kafka_queue_t *q)
+{
+	struct shadow *s = arg;
+
+	if (!lane_give(s->lanes[partition % s->lane_count], s->assigning, topic, partition, q)) {
+		log_error("no memory for %s partition %d", consume_topic_name(s->migration, topic),
+			  partition);
+		rd_kafka_queue_destroy(q);
+	}
+}
+
+/* A lane that hangs in its target's answer is fenced by the epoch; the group need not wait for it. */
+static void shadow_revoked(void *arg)
+{
+	struct shadow *s = arg;
+
+	for (int i = 0; i < s->lane_count; i++)
+		if (!lane_drop(s->lanes[i], DROP_TIMEOUT_MS))
+			log_warn("lane %d still waits for the target; its partitions are given up under "
+				 "its open transaction",
+				 i);
+	atomic_store(&s->lanes_share.alive_us, clock_us());
+}
+
+/* One process per role, instance and migration: a session lock in the target, held as long as the
+ * role runs. ret_has: false when another session has it. */
+static bool shadow_try_lock(struct shadow *s, bool *ret_has, struct fault *f)
+{
+	char name[400];
+	const char *values[] = { name };
+	PGresult *r;
+
+	snprintf(name, sizeof(name), "foreshadow %s %s %s", s->migration->name,
+		 role_traits(s->role)->name, s->options->instance);
+	r = pg_query_params(s->conn, f,
+			    "SELECT pg_try_advisory_lock(hashtextextended($1, 0))::int", 1, values);
+	if (!r)
+		return false;
+	*ret_has = pg_i64(r, 0, 0) != 0;
+	PQclear(r);
+	return true;
+}
+
+static bool shadow_lock(struct shadow *s, struct fault *f)
+{
+	int64_t end = clock_us() + LOCK_PATIENCE_MS * INT64_C(1000);
+	bool has = false;
+
+	for (;;) {
+		if (!shadow_try_lock(s, &has, f))
+			return false;
+		if (has || shadow_must_stop(s))
+			return true;
+		if (clock_us() > end)
+			return fault(f, FAULT_STOP,
+				     "another process runs role %s of migration %s as instance \"%s\": "
+				     "give this one an --instance of its own",
+				     role_traits(s->role)->name, s->migration->name,
+				     s->options->instance);
+		shadow_sleep_ms(200);
+	}
+}
+
+/* The role's own connection; waits for the target as long as it takes. */
+static bool shadow_connect(struct shadow *s, struct fault *f)
+{
+	bool has_logged = false;
+
+	while (!shadow_must_stop(s)) {
+		s->conn = pg_connect(migration_target(s->migration, s->role), PG_PLAIN,
+				     role_traits(s->role)->application, f);
+		if (s->conn && progress_prepare(s->conn, f) && shadow_lock(s, f))
+			return true;
+		pg_close(&s->conn);
+		if (f->kind != FAULT_ENVIRONMENT)
+			return false;
+		if (!has_logged)
+			log_warn("%s; trying again", f->text);
+		has_logged = true;
+		atomic_store(&s->lanes_share.alive_us, clock_us());
+		shadow_sleep_ms(BACKOFF_MS);
+	}
+	return true;
+}
+
+static bool shadow_new_member(struct shadow *s, struct fault *f)
+{
+	struct consume_owner owner = { shadow_assigned, shadow_revoked, s };
+
+	s->consume = consume_new(s->migration, s->role, s->options->instance, &owner, f);
+	s->assigning = s->consume;
+	return s->consume != NULL;
+}
+
+static bool shadow_reached_until(struct shadow *s, struct fault *f)
+{
+	struct progress_key key = { s->migration->name, s->migration->changes_topic, 0 };
+	struct boundary until = s->options->until, barrier;
+	char lsn[LSN_TEXT];
+
+	if (until.v == 0 && s->options->until_later)
+		until.v = atomic_load(s->options->until_later);
+	if (until.v == 0)
+		return true;
+	if (!progress_barrier(s->conn, &key, s->migration->partition_count, &barrier, f))
+		return false;
+	s->is_done = boundary_cmp(barrier, until) >= 0;
+	if (s->is_done)
+		log_info("the target has everything up to %s", lsn_format(until.v, lsn));
+	return true;
+}
+
+/* What is looked at a few times a second. false: the role ends. */
+static bool shadow_check(struct shadow *s, struct fault *f)
+{
+	struct shadow_summary sum = shadow_status_sum(s->lanes_share.status);
+
+	for (int i = 0; i < s->lane_count; i++)
+		if (!lane_is_well(s->lanes[i], f))
+			return false;
+	if (shadow_summary_is_stuck(&sum, clock_us()))
+		return fault(f, FAULT_STOP, "nothing can move: %d of %d partitions stopped; %s",
+			     sum.stopped, sum.owned, sum.why);
+	if (!s->conn && !shadow_connect(s, f))
+		return false;
+	if (s->conn && !shadow_reached_until(s, f)) {
+		if (f->kind != FAULT_ENVIRONMENT)
+			return false;
+		pg_close(&s->conn);
+	}
+	return true;
+}
+
+/* Were we stopped (SIGSTOP, a frozen machine)? Then nothing is taken anew before the group had its
+ * say. */
+static void shadow_mark_alive(struct shadow *s)
+{
+	int64_t now = clock_us(), last = atomic_load(&s->lanes_share.alive_us);
+
+	if (last && now - last > STOPPED_US) {
+		log_warn("this process did not run for %" PRId64 " s", (now - last) / 1000000);
+		atomic_store(&s->lanes_share.distrust_until_us, now + DISTRUST_US);
+	}
+	atomic_store(&s->lanes_share.alive_us, now);
+}
+
+/* A handle that is of no more use is replaced; lanes have given everything back by then. */
+static bool shadow_renew_member(struct shadow *s, struct fault *f)
+{
+	log_warn("%s; joining the group anew", f->text);
+	consume_free(s->consume);
+	s->consume = NULL;
+	while (!shadow_must_stop(s)) {
+		if (shadow_new_member(s, f))
+			return true;
+		if (f->kind != FAULT_ENVIRONMENT)
+			return false;
+		shadow_sleep_ms(BACKOFF_MS);
+		shadow_mark_alive(s);
+	}
+	return true;
+}
+
+static bool shadow_turn(struct shadow *s, struct fault *f)
+{
+	shadow_mark_alive(s);
+	if (s->consume && !consume_poll(s->consume, POLL_MS, f)) {
+		if (f->kind != FAULT_ENVIRONMENT || !shadow_renew_member(s, f))
+			return false;
+	}
+	shadow_mark_alive(s);
+	if (clock_us() < s->check_us)
+		return true;
+	s->check_us = clock_us() + CHECK_US;
+	return shadow_check(s, f);
+}
+
+static bool shadow_start(struct shadow *s, struct fault *f)
+{
+	struct lane_role *share = &s->lanes_share;
+	int lanes = s->options->lanes > 0 ? s->options->lanes : LANES_AUTO;
+
+	if (lanes > s->migration->partition_count)
+		lanes = s->migration->partition_count;
+	if (lanes > LANES_MAX)
+		lanes = LANES_MAX;
+	share->versions = versions_new(share->control);
+	share->incidents = incident_new(s->migration);
+	if (!share->versions || !share->incidents)
+		return fault(f, FAULT_INTERNAL, "no memory for a role");
+	if (!shadow_connect(s, f))
+		return false;
+	for (; s->lane_count < lanes; s->lane_count++) {
+		s->lanes[s->lane_count] = lane_new(share, s->lane_count, f);
+		if (!s->lanes[s->lane_count])
+			return false;
+	}
+	return shadow_must_stop(s) || shadow_new_member(s, f);
+}
+
+static void shadow_end(struct shadow *s)
+{
+	consume_free(s->consume);
+	for (int i = 0; i < s->lane_count; i++)
+		lane_free(s->lanes[i]);
+	incident_free(s->lanes_share.incidents);
+	versions_free(s->lanes_share.versions);
+	pg_close(&s->conn);
+}
+
+bool shadow_run(const struct migration *m, enum role role, const struct shadow_options *o,
+		struct control *control, struct framing *framing, struct shadow_status *status,
+		struct fault *f)
+{
+	struct shadow s = {
+		.migration = m,
+		.options = o,
+		.role = role,
+		.lanes_share = {
+			.migration = m, .role = role, .instance = o->instance, .control = control,
+			.framing = framing, .status = status, .schema_finish = o->schema_finish,
+			.learn = o->learn, .arg = o->arg,
+		},
+	};
+	bool ok;
+
+	log_thread(role_traits(role)->name);
+	gate_init(&s.lanes_share.gate);
+	atomic_store(&s.lanes_share.alive_us, clock_us());
+	ok = shadow_start(&s, f);
+	while (ok && !s.is_done && !shadow_must_stop(&s))
+		ok = shadow_turn(&s, f);
+	shadow_end(&s);
+	if (ok)
+		log_info("%s", s.is_done ? "done" : "stopped");
+	return ok;
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * shadow - a role that brings the stream into a target: shadow or primary.
+ *
+ * shadow_run joins the role's consumer group, applies what it is given, and returns when it was told
+ * to stop, when the target has everything in `until`, or when it cannot go on. The caller has made
+ * the topics, the target's tables (schema_prepare) and opened control.
+ *
+ * Threads: shadow_run is the role thread and owns the group member; lanes are threads of its own.
+ */
+#ifndef SHADOW_SHADOW_H
+#define SHADOW_SHADOW_H
+
+#include <stdatomic.h>
+
+#include "core/codec.h"
+#include "core/control.h"
+#include "core/migration.h"
+#include "shadow/status.h"
+
+struct shadow_options {
+	const char *instance;      /* one process per role, instance and migration */
+	int lanes;                 /* 0: auto */
+	struct boundary until;     /* 0: go on until stopped */
+	const _Atomic uint64_t *until_later; /* as until, set by another thread meanwhile; NULL, or 0 as yet */
+	const atomic_bool *stop;   /* set by a signal or another role; seen within 100 ms */
+	/* Builds what was left out before the copies; idempotent, may take long. NULL: nothing. */
+	bool (*schema_finish)(void *arg, struct fault *f);
+	/* Confluent framing: ask the registry for this id and framing_learn it. NULL: single-object. */
+	bool (*learn)(void *arg, int32_t schema_id, struct fault *f);
+	void *arg;
+};
+
+/*
+ * true: stopped by request or `until` reached; drained, nothing is open. false: *f says why:
+ * FAULT_STOP/LOST/DATA exit 3.
+ */
+bool shadow_run(const struct migration *m, enum role role, const struct shadow_options *o,
+		struct control *control, struct framing *framing, struct shadow_status *status,
+		struct fault *f);
+
+#endif
