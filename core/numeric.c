@@ -12,65 +12,51 @@ enum {
 	SIGN_INFINITY = 0xd000,
 	SIGN_MINUS_INFINITY = 0xf000,
 	DSCALE_MAX = 0x3fff,
+	SPECIAL_DSCALE = 0x20, /* what the server sends with an infinity, and ignores */
 	BASE = 10000,
 	BASE_DIGITS = 4,
 	INTEGER_DIGITS_MAX = 131072, /* weight is an int16 */
-	HEADER_BYTES = 8,
 };
 
-/* 19 digits are what fits into 64 bits, four groups of four what a remainder is taken by. */
-#define TEN_19 ((numeric_magnitude)10000000000000000000u)
-#define TEN_16 10000000000000000u
+/* Four groups of four digits: what a 128-bit number is taken apart by. */
+#define TEN_16 UINT64_C(10000000000000000)
 
-static const numeric_magnitude power_of_ten[] = {
-	1u,
-	10u,
-	100u,
-	1000u,
-	10000u,
-	100000u,
-	1000000u,
-	10000000u,
-	100000000u,
-	1000000000u,
-	10000000000u,
-	100000000000u,
-	1000000000000u,
-	10000000000000u,
-	100000000000000u,
-	1000000000000000u,
-	TEN_16,
-	100000000000000000u,
-	1000000000000000000u,
-	TEN_19,
-	TEN_19 * 10u,
-	TEN_19 * 100u,
-	TEN_19 * 1000u,
-	TEN_19 * 10000u,
-	TEN_19 * 100000u,
-	TEN_19 * 1000000u,
-	TEN_19 * 10000000u,
-	TEN_19 * 100000000u,
-	TEN_19 * 1000000000u,
-	TEN_19 * 10000000000u,
-	TEN_19 * 100000000000u,
-	TEN_19 * 1000000000000u,
-	TEN_19 * 10000000000000u,
-	TEN_19 * 100000000000000u,
-	TEN_19 * 1000000000000000u,
-	TEN_19 *TEN_16,
-	TEN_19 * 100000000000000000u,
-	TEN_19 * 1000000000000000000u,
-	TEN_19 *TEN_19,
+/* clang-format off */
+static const uint64_t powers[] = {
+	1u, 10u, 100u, 1000u, 10000u, 100000u, 1000000u, 10000000u, 100000000u, 1000000000u,
+	10000000000u, 100000000000u, 1000000000000u, 10000000000000u, 100000000000000u,
+	1000000000000000u, TEN_16, 10 * TEN_16, 100 * TEN_16, 1000 * TEN_16,
 };
+/* clang-format on */
+
+/* Up to 10^38. */
+static numeric_magnitude power_of_ten(unsigned n)
+{
+	return n < 20 ? powers[n] : (numeric_magnitude)powers[19] * powers[n - 19];
+}
+
+/* Divides *v and returns the remainder; most numbers are short, and a 128-bit division is long. */
+static uint64_t take_remainder(numeric_magnitude *v, uint64_t divisor)
+{
+	uint64_t remainder;
+
+	if (*v <= UINT64_MAX) {
+		remainder = (uint64_t)*v % divisor;
+		*v = (uint64_t)*v / divisor;
+		return remainder;
+	}
+	remainder = (uint64_t)(*v % divisor);
+	*v /= divisor;
+	return remainder;
+}
 
 static const struct special {
 	const char *text;
-	uint16_t sign;
+	uint16_t sign, dscale;
 } specials[] = {
-	{ "NaN", SIGN_NAN },
-	{ "Infinity", SIGN_INFINITY },
-	{ "-Infinity", SIGN_MINUS_INFINITY },
+	{ "NaN", SIGN_NAN, 0 },
+	{ "Infinity", SIGN_INFINITY, SPECIAL_DSCALE },
+	{ "-Infinity", SIGN_MINUS_INFINITY, SPECIAL_DSCALE },
 };
 
 enum { SPECIALS = sizeof(specials) / sizeof(specials[0]) };
@@ -106,11 +92,11 @@ bool numeric_decimal_from_text(struct span text, int precision, int scale, numer
 	for (size_t i = start; i < text.n; i++) {
 		if (i == whole)
 			continue;
-		if (!is_digit(text.p[i]) || v >= power_of_ten[NUMERIC_PRECISION_MAX - 1])
+		if (!is_digit(text.p[i]) || v >= power_of_ten(NUMERIC_PRECISION_MAX - 1))
 			return false;
 		v = v * 10 + (unsigned)(text.p[i] - '0');
 	}
-	if (v >= power_of_ten[precision] || (is_negative && v == 0))
+	if (v >= power_of_ten(precision) || (is_negative && v == 0))
 		return false;
 	*ret = with_sign(v, is_negative);
 	return true;
@@ -163,24 +149,24 @@ bool numeric_decimal_from_binary(struct span cell, int precision, int scale, num
 			return false;
 		if (place < 0) {
 			unsigned beyond = place > -BASE_DIGITS ? (unsigned)-place : BASE_DIGITS;
-			unsigned power = (unsigned)power_of_ten[beyond];
+			unsigned power = (unsigned)powers[beyond];
 
 			if (digit % power != 0)
 				return false;
 			digit /= power;
 			width -= beyond;
 		}
-		if (v >= power_of_ten[NUMERIC_PRECISION_MAX - width])
+		if (v >= power_of_ten(NUMERIC_PRECISION_MAX - width))
 			return false;
-		v = v * power_of_ten[width] + digit;
+		v = v * power_of_ten(width) + digit;
 	}
 	if (place > 0 && v > 0) {
 		if (place > NUMERIC_PRECISION_MAX ||
-		    v >= power_of_ten[NUMERIC_PRECISION_MAX - place])
+		    v >= power_of_ten(NUMERIC_PRECISION_MAX - place))
 			return false;
-		v *= power_of_ten[place];
+		v *= power_of_ten(place);
 	}
-	if (v >= power_of_ten[precision])
+	if (v >= power_of_ten(precision))
 		return false;
 	*ret = with_sign(v, h.sign == SIGN_NEGATIVE);
 	return true;
@@ -221,9 +207,8 @@ static char *print_digits(numeric_magnitude v, int scale, char *out)
 	char *end = out + NUMERIC_DECIMAL_TEXT, *p = end;
 
 	while (v > 0 || p > end - scale - 1) {
-		uint64_t part = (uint64_t)(v % TEN_16);
+		uint64_t part = take_remainder(&v, TEN_16);
 
-		v /= TEN_16;
 		for (int i = 0; i < 16 && (part > 0 || v > 0 || p > end - scale - 1); i++) {
 			*--p = (char)('0' + part % 10);
 			part /= 10;
@@ -261,14 +246,12 @@ void numeric_decimal_add_binary(numeric_unscaled v, int scale, struct buf *out)
 	uint64_t low;
 
 	if (partial > 0) {
-		unsigned power = (unsigned)power_of_ten[partial];
+		unsigned power = (unsigned)powers[partial];
 
-		groups[n++] = (uint16_t)(rest % power * (BASE / power));
-		rest /= power;
+		groups[n++] = (uint16_t)(take_remainder(&rest, power) * (BASE / power));
 	}
 	while (rest > UINT64_MAX) {
-		low = (uint64_t)(rest % TEN_16);
-		rest /= TEN_16;
+		low = take_remainder(&rest, TEN_16);
 		for (int i = 0; i < 4; i++, low /= BASE)
 			groups[n++] = (uint16_t)(low % BASE);
 	}
@@ -447,7 +430,8 @@ bool numeric_text_add_binary(struct span text, struct buf *out)
 	struct parts parts;
 
 	if (special) {
-		header_write(&(struct header) { .sign = special->sign }, out);
+		header_write(&(struct header) { .sign = special->sign, .dscale = special->dscale },
+			     out);
 		return true;
 	}
 	if (!parts_split(text, &parts) || parts.whole.n > INTEGER_DIGITS_MAX ||

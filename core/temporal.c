@@ -5,7 +5,7 @@
 
 /*
  * What the types can hold, from PostgreSQL's datatype/timestamp.h: from 4714-11-24 BC (Julian day
- * 0) to before 5874898-06-03 (dates) and 294277-01-01 (timestamps).
+ * 0) to before 5874898-01-01 (dates) and 294277-01-01 (timestamps).
  */
 #define DATE_FIRST      INT64_C(-2451545)
 #define DATE_END        INT64_C(2145031949)

@@ -55,8 +55,7 @@ static const struct type_row {
 	{ 16, VALUE_BOOL },          { 17, VALUE_BYTEA },   { 19, VALUE_TEXT }, /* name */
 	{ 20, VALUE_INT8 },          { 21, VALUE_INT2 },    { 23, VALUE_INT4 },
 	{ OID_TEXT, VALUE_TEXT },    { 114, VALUE_TEXT }, /* json */
-	{ 142, VALUE_TEXT }, /* xml: its binary form is its text as long as client_encoding is UTF8
-			      */
+	{ 142, VALUE_TEXT }, /* xml: both forms are alike as long as client_encoding is UTF8 */
 	{ 700, VALUE_FLOAT4 },       { 701, VALUE_FLOAT8 }, { 1042, VALUE_BPCHAR },
 	{ 1043, VALUE_TEXT }, /* varchar */
 	{ 1082, VALUE_DATE },        { 1083, VALUE_TIME },  { 1114, VALUE_TIMESTAMP },
