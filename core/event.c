@@ -20,13 +20,17 @@ static const char *const kind_ops[] = {
 	[EVENT_MARKER] = "fse",
 };
 
+static bool kind_has_op(enum event_kind kind, char op)
+{
+	return op != 0 && strchr(kind_ops[kind], op);
+}
+
 static bool event_start(const struct framing *fr, const struct event_head *h, enum event_kind kind,
 			char op, struct buf *out)
 {
 	char *p;
 
-	if (!strchr(kind_ops[kind], op) ||
-	    !buf_reserve(out, FRAMING_MAX_BYTES + EVENT_HEAD_MAX_BYTES))
+	if (!kind_has_op(kind, op) || !buf_reserve(out, FRAMING_MAX_BYTES + EVENT_HEAD_MAX_BYTES))
 		return false;
 	p = framing_put(fr, codec_fixed(kind)->fingerprint, out->p + out->n);
 	if (!p)
@@ -268,7 +272,7 @@ bool event_read(const struct framing *fr, struct span record, struct arena *a, s
 	h->kind = kind_of(fingerprint);
 	h->fingerprint = h->kind == EVENT_CHANGE ? fingerprint : 0;
 	read_head(&c, h);
-	if (c.cut || h->op == 0 || !strchr(kind_ops[h->kind], h->op))
+	if (c.cut || !kind_has_op(h->kind, h->op))
 		return fault(f, FAULT_INPUT,
 			     "record of %zu bytes with a malformed head, at byte %zu", record.n,
 			     cursor_offset(&c));
