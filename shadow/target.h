@@ -42,7 +42,8 @@ struct target_table {
 	bool is_partitioned;
 	bool overrides; /* some written column is GENERATED ALWAYS AS IDENTITY */
 	/* A deferrable unique or exclusion constraint: source transactions stay whole, and the
-	 * batch runs under SET CONSTRAINTS ALL DEFERRED. */
+	 * batch runs under SET CONSTRAINTS ALL DEFERRED. (Under replica role PostgreSQL does not
+	 * check them at all: the recheck is a trigger, which does not fire there.) */
 	bool has_deferred;
 	bool has_key_index; /* a unique index on exactly the key; without one, rows are searched */
 	bool more_unique;   /* unique or exclusion constraint beside the key */

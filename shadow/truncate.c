@@ -121,12 +121,12 @@ bool truncate_write(const struct truncate_fact *facts, size_t count, bool is_rep
 		bool is_plain = truncated_oid(fact) && !fact->is_referenced;
 		if (is_plain || (truncated_oid(fact) && seen_before(facts, i)))
 			continue;
-		if (!is_replica)
+		if (fact->is_referenced && !is_replica)
 			return fault(
 			    f, FAULT_STOP,
-			    "TRUNCATE of %.*s.%.*s: a foreign key from outside references its "
-			    "rows, or only part of %.*s.%.*s goes; a DELETE could cascade: GRANT "
-			    "SET ON PARAMETER session_replication_role to the target's user",
+			    "TRUNCATE of %.*s.%.*s: a foreign key of a table that stays references "
+			    "%.*s.%.*s, and a DELETE could cascade: GRANT SET ON PARAMETER "
+			    "session_replication_role to the target's user",
 			    SPAN_ARG(rel->schema), SPAN_ARG(rel->table),
 			    SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table));
 		if (!write_delete(fact, out, f))
