@@ -20,7 +20,7 @@
 #include "core/log.h"
 #include "shadow/lane_state.h"
 
-enum { CAUTION_BATCHES = 100, HINT_EVERY_US = 5 * 1000 * 1000 };
+enum { CAUTION_BATCHES = 100, HINT_EVERY_US = 5 * 1000 * 1000, WAKE_EVERY_US = 20 * 1000 };
 
 bool batch_init(struct batch *b, struct fault *f)
 {
@@ -387,6 +387,25 @@ static size_t batch_collect_part(struct lane *l, struct part *p)
 	return n;
 }
 
+/* librdkafka's fetchers may sleep over queues that were all full a moment ago (see kafka_wake). */
+static void batch_wake_fetchers(struct lane *l)
+{
+	int64_t now = clock_us();
+
+	if (now - l->wake_us < WAKE_EVERY_US)
+		return;
+	for (size_t i = 0; i < l->part_count; i++) {
+		struct part *p = l->parts[i];
+
+		if (p->state != PART_OPEN || !p->is_dry || p->ahead_count > 0 ||
+		    !consume_has_more(p->consume, p->topic, p->partition, p->next.next_offset))
+			continue;
+		l->wake_us = now;
+		consume_wake(p->consume, p->topic, p->partition);
+		return;
+	}
+}
+
 /* More may come within the gathering time: is it over, or does an op wait? */
 static bool batch_gather_wait(struct lane *l)
 {
@@ -397,6 +416,7 @@ static bool batch_gather_wait(struct lane *l)
 
 	if (left <= 0)
 		return false;
+	batch_wake_fetchers(l);
 	wait = (struct timespec) { 0, left * 1000 };
 	if (ppoll(fds, 2, &wait, NULL) <= 0)
 		return false;

@@ -224,6 +224,20 @@ bool consume_bounds(struct consume *c, enum consume_topic topic, int partition, 
 			    ret_high, f);
 }
 
+bool consume_has_more(struct consume *c, enum consume_topic topic, int partition, int64_t offset)
+{
+	int64_t low, high;
+
+	return rd_kafka_get_watermark_offsets(c->rk, consume_topic_name(c->migration, topic),
+					      partition, &low, &high) == RD_KAFKA_RESP_ERR_NO_ERROR &&
+	       high > offset;
+}
+
+void consume_wake(struct consume *c, enum consume_topic topic, int partition)
+{
+	kafka_wake(c->rk, consume_topic_name(c->migration, topic), partition);
+}
+
 /* The partition's last ordinal as of the record at offset (or the first record behind it). */
 static bool consume_probe(rd_kafka_t *reader, const char *topic, int partition, int64_t offset,
 			  const struct framing *framing, uint64_t *ret_ordinal, struct fault *f)

@@ -46,6 +46,9 @@ bool consume_seek(struct consume *c, enum consume_topic topic, int partition, in
 		  struct fault *f);
 bool consume_bounds(struct consume *c, enum consume_topic topic, int partition, int64_t *ret_low,
 		    int64_t *ret_high, struct fault *f);
+/* Is there more in the log than offset, as far as the last answer to a fetch said? */
+bool consume_has_more(struct consume *c, enum consume_topic topic, int partition, int64_t offset);
+void consume_wake(struct consume *c, enum consume_topic topic, int partition);
 /*
  * An offset of <m>.changes from where a read finds the record behind `ordinal`: a bit before it if it
  * is in the log. FAULT_LOST when the log begins behind it. Blocks: it reads some records by itself.

@@ -76,6 +76,7 @@ struct lane {
 	struct arena table_arena;
 	struct copies copies;
 	int64_t copies_us;          /* next look at the rows */
+	int64_t wake_us;            /* last time a fetcher was woken */
 	struct batch batch;
 	enum lane_caution caution;
 	int caution_left;           /* batches until it is over */
