@@ -58,6 +58,8 @@ bool statement_has_set(const struct statement_key *k, size_t column)
 	case STATEMENT_UPDATE:
 		return !c->is_always && (!c->is_key || c->sets_key);
 	case STATEMENT_REKEY:
+		/* A key that cannot be set must be refused by the server, not left as it was. */
+		return c->is_key || !c->is_always;
 	case STATEMENT_UPDATE_ONE:
 		return !c->is_always;
 	case STATEMENT_DELETE:
