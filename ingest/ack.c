@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 struct partition {
-	uint64_t sent, delivered;
+	uint64_t sent, delivered, marked;
 };
 
 /*
@@ -123,6 +123,21 @@ void ack_barrier(struct ack *a, struct boundary x)
 struct boundary ack_confirmed(const struct ack *a)
 {
 	return a->confirmed;
+}
+
+void ack_mark(struct ack *a)
+{
+	for (int p = 0; p < a->partition_count; p++)
+		a->partitions[p].marked = a->partitions[p].sent;
+}
+
+bool ack_mark_reached(const struct ack *a)
+{
+	for (int p = 0; p < a->partition_count; p++) {
+		if (a->partitions[p].delivered < a->partitions[p].marked)
+			return false;
+	}
+	return true;
 }
 
 uint64_t ack_outstanding(const struct ack *a)

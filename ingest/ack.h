@@ -36,6 +36,9 @@ bool ack_has_room(const struct ack *a);
 void ack_barrier(struct ack *a, struct boundary x);
 
 struct boundary ack_confirmed(const struct ack *a);
+/* Remembers what is sent now (one mark at a time); has all of that been delivered? */
+void ack_mark(struct ack *a);
+bool ack_mark_reached(const struct ack *a);
 /* Messages sent and not delivered, over all partitions. */
 uint64_t ack_outstanding(const struct ack *a);
 /* Messages delivered, over all partitions. */

@@ -7,7 +7,7 @@
 
 #include "core/pg.h"
 
-enum { JSON_MAX_BYTES = 16 << 20, PUT_MS = 1000, PUT_TRIES = 60 };
+enum { JSON_MAX_BYTES = 16 << 20 };
 
 /* One version and what it lives in. */
 struct entry {
@@ -158,7 +158,7 @@ static bool load_schemas(struct history *v, struct fault *f)
 
 			arena_reset(&a);
 			schema_key(e->rel->fingerprint, key, sizeof(key));
-			json = control_get(v->conf.control, span_str(key), &a);
+			json = control_get(v->conf.memory.control, span_str(key), &a);
 			if (!json.p)
 				ok = fault(f, FAULT_LOST, "the control topic has no record %s", key);
 			else
@@ -178,7 +178,7 @@ struct history *history_new(const struct history_conf *conf, struct fault *f)
 		fault(f, FAULT_INTERNAL, "out of memory");
 		goto fail;
 	}
-	control_each(conf->control, "relation/", load_relation, &load);
+	control_each(conf->memory.control, "relation/", load_relation, &load);
 	if (load.failed || (conf->announce && !load_schemas(v, f)))
 		goto fail;
 	return v;
@@ -258,19 +258,6 @@ static bool make_schema(const struct history *v, struct relation *rel, struct bu
 	}
 }
 
-/* A put may take as long as Kafka likes, but the source must hear from us: so in slices. */
-static bool put(struct history *v, const char *key, struct span value, struct fault *f)
-{
-	for (int i = 1;; i++) {
-		if (control_put(v->conf.control, span_str(key), value, PUT_MS, f))
-			return true;
-		if ((f && f->kind != FAULT_ENVIRONMENT) || i == PUT_TRIES)
-			return fault_in(f, "control record %s", key);
-		if (!v->conf.idle(v->conf.arg, 0, f))
-			return false;
-	}
-}
-
 bool history_add(struct history *v, const struct relation *rel, struct position from,
 		  const struct version **ret, struct fault *f)
 {
@@ -295,10 +282,11 @@ bool history_add(struct history *v, const struct relation *rel, struct position 
 	if (!e)
 		goto done;
 	schema_key(made.fingerprint, key, sizeof(key));
-	if (!announce(v, made.fingerprint, buf_span(&schema), f) || !put(v, key, buf_span(&schema), f))
+	if (!announce(v, made.fingerprint, buf_span(&schema), f) || 
+	    !memory_put(&v->conf.memory, key, buf_span(&schema), f))
 		goto done;
 	snprintf(key, sizeof(key), "relation/%" PRIu32 "/%08" PRIu32, made.oid, made.version);
-	if (!put(v, key, buf_span(&json), f))
+	if (!memory_put(&v->conf.memory, key, buf_span(&json), f))
 		goto done;
 	if (!insert(v, e)) {
 		fault(f, FAULT_INTERNAL, "out of memory");

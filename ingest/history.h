@@ -15,7 +15,7 @@
 #define INGEST_HISTORY_H
 
 #include "core/codec.h"
-#include "core/control.h"
+#include "ingest/memory.h"
 
 struct version {
 	const struct relation *rel;
@@ -29,15 +29,11 @@ struct history;
 /* Makes the schema known outside (a registry) and to the framing; NULL: nothing to do. */
 typedef bool (*history_register)(void *arg, struct span schema_json, uint64_t fingerprint,
 				 struct fault *f);
-/* Waits up to timeout_ms and serves what must be served meanwhile. */
-typedef bool (*history_idle)(void *arg, int timeout_ms, struct fault *f);
-
 struct history_conf {
 	const char *migration;
-	struct control *control;
+	struct memory memory;
 	history_register announce;
-	history_idle idle;
-	void *arg; /* of both */
+	void *arg; /* of announce */
 };
 
 /* With every relation record that control has. */

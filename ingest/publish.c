@@ -102,8 +102,9 @@ static bool take_report(struct publish *p, const rd_kafka_message_t *m, struct f
 	if (is_change)
 		return ack_delivered(p->ack, (int)m->partition, (uint64_t)(uintptr_t)m->_private, f);
 	if (m->_private)
-		return p->conf.copied(p->conf.arg, m, f);
-	p->marks--;
+		p->conf.copied(p->conf.arg, m);
+	else
+		p->marks--;
 	return true;
 }
 
@@ -382,6 +383,16 @@ bool publish_barrier(struct publish *p, struct boundary x, const struct barrier 
 	}
 	ack_barrier(p->ack, x);
 	return true;
+}
+
+void publish_mark(struct publish *p)
+{
+	ack_mark(p->ack);
+}
+
+bool publish_mark_reached(const struct publish *p)
+{
+	return ack_mark_reached(p->ack);
 }
 
 struct boundary publish_confirmed(const struct publish *p)

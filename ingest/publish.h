@@ -29,7 +29,7 @@ struct publish;
 /* Waits up to timeout_ms, serving everything but the replication socket's data. */
 typedef bool (*publish_idle)(void *arg, int timeout_ms, struct fault *f);
 /* A delivery report of <m>.snapshot. */
-typedef bool (*publish_copied)(void *arg, const rd_kafka_message_t *m, struct fault *f);
+typedef void (*publish_copied)(void *arg, const rd_kafka_message_t *m);
 
 struct publish_conf {
 	const struct kafka_conf *kafka;
@@ -84,6 +84,9 @@ bool publish_serve(struct publish *p, struct fault *f);
 /* Waits (in idle) until every message is acknowledged. */
 bool publish_drain(struct publish *p, struct fault *f);
 
+/* Remembers what is sent now; has all of that been acknowledged? */
+void publish_mark(struct publish *p);
+bool publish_mark_reached(const struct publish *p);
 /* What the source may forget. */
 struct boundary publish_confirmed(const struct publish *p);
 uint64_t publish_outstanding(const struct publish *p);

@@ -171,6 +171,20 @@ static void a_full_ring_has_no_room_until_the_oldest_is_confirmed(void **state)
 	assert_confirmed(a, 1000);
 }
 
+static void a_mark_is_reached_when_all_before_it_is_delivered(void **state)
+{
+	struct ack *a = *state;
+
+	ack_sent(a, 0);
+	ack_sent(a, 1);
+	ack_mark(a);
+	ack_sent(a, 2);
+	deliver(a, 0, 1, 1);
+	assert_false(ack_mark_reached(a));
+	deliver(a, 1, 1, 1);
+	assert_true(ack_mark_reached(a));
+}
+
 /* Against the definition: the newest barrier for which every message sent before it was delivered. */
 static void it_agrees_with_the_definition(void **state)
 {
@@ -225,6 +239,7 @@ int main(void)
 		TEST(a_report_out_of_order_ends_the_generation),
 		TEST(a_message_that_was_not_sent_is_not_waited_for),
 		TEST(a_full_ring_has_no_room_until_the_oldest_is_confirmed),
+		TEST(a_mark_is_reached_when_all_before_it_is_delivered),
 		TEST(it_agrees_with_the_definition),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ingest/ingest.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "ingest/life.h"
+
+enum {
+	RECEIVE_MAX = 4096,              /* messages between two looks at everything else */
+	/* While behind, the kernel wakes us for this much or after BEHIND_MS, whichever comes first. */
+	BEHIND_LOWAT_BYTES = 48 * 1024,
+	BEHIND_MS = 3,
+	IDLE_MS = 100,
+	STATUS_US = 100 * 1000,
+	DRAIN_US = 10 * 1000 * 1000,
+	BACKOFF_FIRST_MS = 100,
+	BACKOFF_LAST_MS = 10 * 1000,
+	SETTLED_US = 30 * 1000 * 1000,   /* a generation this old starts the back-off anew */
+};
+
+/* ---- status ---- */
+
+struct ingest_status {
+	pthread_mutex_t lock;
+	struct ingest_numbers numbers;
+};
+
+static const char *const phase_names[] = {
+	[INGEST_STARTING] = "starting",
+	[INGEST_STREAMING] = "streaming",
+	[INGEST_WAITING] = "waiting",
+	[INGEST_ENDED] = "ended",
+};
+
+const char *ingest_phase_name(enum ingest_phase phase)
+{
+	return phase_names[phase];
+}
+
+struct ingest_status *ingest_status_new(void)
+{
+	struct ingest_status *s = calloc(1, sizeof(*s));
+
+	if (s)
+		pthread_mutex_init(&s->lock, NULL);
+	return s;
+}
+
+void ingest_status_free(struct ingest_status *s)
+{
+	if (!s)
+		return;
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+}
+
+void ingest_status_read(struct ingest_status *s, struct ingest_numbers *ret)
+{
+	pthread_mutex_lock(&s->lock);
+	*ret = s->numbers;
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void show_phase(struct ingest_status *s, enum ingest_phase phase, const char *problem)
+{
+	if (!s)
+		return;
+	pthread_mutex_lock(&s->lock);
+	s->numbers.phase = phase;
+	snprintf(s->numbers.problem, sizeof(s->numbers.problem), "%s", problem);
+	log_redact(s->numbers.problem);
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void show_copies(const struct life *l, struct ingest_numbers *n)
+{
+	struct span names[INGEST_COPIES_SHOWN];
+
+	rounds_count(l->rounds, &n->tables_complete, &n->tables);
+	n->copy_count = rounds_progress(l->rounds, n->copies, names, INGEST_COPIES_SHOWN);
+	for (size_t i = 0; i < n->copy_count; i++)
+		snprintf(n->copy_names[i], sizeof(n->copy_names[i]), "%.*s", SPAN_ARG(names[i]));
+}
+
+static void show(const struct life *l, struct ingest_status *s)
+{
+	struct stream_totals decoded = stream_totals(l->stream);
+	struct publish_totals published = publish_totals(l->publish);
+	struct ingest_numbers *n = &s->numbers;
+
+	pthread_mutex_lock(&s->lock);
+	n->generation = l->generation;
+	n->decoded = decoded.changes;
+	n->transactions = decoded.transactions;
+	n->commit_us = decoded.commit_us;
+	n->published = published.records;
+	n->bytes = published.bytes;
+	n->acked = published.acked;
+	n->outstanding = publish_outstanding(l->publish);
+	n->boundary = stream_boundary(l->stream);
+	n->confirmed = publish_confirmed(l->publish);
+	n->source_end = l->source_end;
+	n->lag_bytes = l->source_end > n->confirmed.v ? l->source_end - n->confirmed.v : 0;
+	show_copies(l, n);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- one generation ---- */
+
+enum outcome { OUTCOME_STOPPED, OUTCOME_REACHED, OUTCOME_FAULT };
+
+/* Takes what the socket holds, up to RECEIVE_MAX messages; how many, or -1. */
+static int receive(struct life *l, struct fault *f)
+{
+	struct source_message m;
+
+	for (int n = 0; n < RECEIVE_MAX; n++) {
+		switch (source_receive(l->source, &m, f)) {
+		case SOURCE_NOTHING:
+			return n;
+		case SOURCE_FAILED:
+			return -1;
+		case SOURCE_DATA:
+			if (m.wal_end > l->source_end)
+				l->source_end = m.wal_end;
+			if (!stream_data(l->stream, &m, f))
+				return -1;
+			break;
+		case SOURCE_KEEPALIVE:
+			if (m.wal_end > l->source_end)
+				l->source_end = m.wal_end;
+			if (!stream_keepalive(l->stream, m.wal_end, f))
+				return -1;
+			if (m.reply_requested && !life_feedback(l, clock_us(), true, f))
+				return -1;
+			break;
+		}
+	}
+	return RECEIVE_MAX;
+}
+
+/* Until the socket has something (while behind: enough of it), or there is other work. */
+static bool wait_for_work(struct life *l, bool is_behind, struct fault *f)
+{
+	struct pollfd fds[4] = {
+		{ .fd = source_fd(l->source), .events = POLLIN },
+		{ .fd = l->options->stop_fd, .events = POLLIN },
+		{ .fd = is_behind ? -1 : l->event_fd, .events = POLLIN },
+		{ .fd = rounds_fd(l->rounds), .events = POLLIN },
+	};
+
+	if (source_wants_write(l->source))
+		fds[0].events |= POLLOUT;
+	source_lowat(l->source, is_behind ? BEHIND_LOWAT_BYTES : 1);
+	poll(fds, 4, is_behind ? BEHIND_MS : IDLE_MS);
+	if (fds[2].revents) {
+		/* life_serve empties it; its own poll does not wait. */
+		return life_serve(l, 0, f);
+	}
+	return !(fds[0].revents & POLLOUT) || source_flush(l->source, f);
+}
+
+/* until: the boundary to end at, found out now if it is "caught up" and the copies are complete. */
+static bool find_until(struct life *l, struct boundary *until, struct fault *f)
+{
+	char text[LSN_TEXT];
+
+	if (!l->options->until_caught_up || until->v || !rounds_is_done(l->rounds))
+		return true;
+	if (!source_wal_position(l->plain, &until->v, f))
+		return false;
+	log_info("caught up: every copy is complete, ending at the source's position until=%s",
+		 lsn_format(until->v, text));
+	return true;
+}
+
+static bool is_reached(const struct life *l, struct boundary until)
+{
+	return until.v && rounds_is_done(l->rounds) &&
+	       boundary_cmp(publish_confirmed(l->publish), until) >= 0;
+}
+
+static enum outcome stream_on(struct life *l, struct ingest_status *status, struct fault *f)
+{
+	struct boundary until = l->options->until;
+	int64_t shown_us = 0;
+	bool is_behind = true;
+
+	while (!life_is_stopped(l)) {
+		int n = receive(l, f);
+		int64_t now = clock_us();
+
+		if (n < 0 || !publish_serve(l->publish, f) ||
+		    !stream_barrier(l->stream, now, false, f) || !life_feedback(l, now, false, f) ||
+		    !rounds_step(l->rounds, l->stream, now, f) || !find_until(l, &until, f))
+			return OUTCOME_FAULT;
+		if (status && now - shown_us > STATUS_US) {
+			show(l, status);
+			shown_us = now;
+		}
+		if (is_reached(l, until))
+			return OUTCOME_REACHED;
+		if (n == RECEIVE_MAX)
+			continue;
+		is_behind = n > 0;
+		if (!wait_for_work(l, is_behind, f))
+			return OUTCOME_FAULT;
+	}
+	return OUTCOME_STOPPED;
+}
+
+/* What was published is acknowledged and the source knows, if that does not take too long. */
+static bool drain(struct life *l, struct fault *f)
+{
+	int64_t deadline_us = clock_us() + DRAIN_US;
+
+	l->is_draining = true;
+	if (!stream_barrier(l->stream, clock_us(), true, f))
+		return false;
+	while (publish_outstanding(l->publish) > 0) {
+		if (clock_us() > deadline_us)
+			return fault(f, FAULT_ENVIRONMENT,
+				     "stopped with %llu records not acknowledged by Kafka; the next start publishes them again",
+				     (unsigned long long)publish_outstanding(l->publish));
+		if (!life_serve(l, 50, f))
+			return false;
+	}
+	if (!life_feedback(l, clock_us(), true, f))
+		return false;
+	while (source_wants_write(l->source) && clock_us() < deadline_us) {
+		struct pollfd fd = { .fd = source_fd(l->source), .events = POLLOUT };
+
+		if (poll(&fd, 1, 50) > 0 && !source_flush(l->source, f))
+			return false;
+	}
+	return true;
+}
+
+/* What outlives a generation. */
+struct role {
+	const struct migration *m;
+	const struct ingest_options *options;
+	struct ingest_status *status;
+	struct kafka_conf kafka;
+	struct control *control;
+	struct framing *framing;
+	bool has_streamed;   /* some generation did */
+	int64_t streaming_us; /* since when the newest one does; 0: it never did */
+};
+
+static enum outcome live(struct role *r, struct fault *f)
+{
+	struct life l = { .m = r->m,
+			  .options = r->options,
+			  .kafka = r->kafka,
+			  .control = r->control,
+			  .framing = r->framing,
+			  .event_fd = -1 };
+	enum outcome outcome = OUTCOME_FAULT;
+	char text[LSN_TEXT];
+
+	r->streaming_us = 0;
+	show_phase(r->status, INGEST_STARTING, "");
+	if (life_open(&l, f)) {
+		r->has_streamed = true;
+		r->streaming_us = clock_us();
+		show_phase(r->status, INGEST_STREAMING, "");
+		outcome = stream_on(&l, r->status, f);
+		if (outcome != OUTCOME_FAULT && !drain(&l, f))
+			log_warn("%s", f->text);
+		if (r->status)
+			show(&l, r->status);
+		log_info("generation ends generation=%llu confirmed=%s decoded=%llu published=%llu",
+			 (unsigned long long)l.generation,
+			 lsn_format(publish_confirmed(l.publish).v, text),
+			 (unsigned long long)stream_totals(l.stream).changes,
+			 (unsigned long long)publish_totals(l.publish).records);
+	} else if (life_is_stopped(&l)) {
+		outcome = OUTCOME_STOPPED;
+	}
+	life_close(&l);
+	return outcome;
+}
+
+/* ---- generation after generation ---- */
+
+static bool open_role(struct role *r, struct fault *f)
+{
+	const struct kafka_topic_spec spec = { r->m->control_topic, 1, true };
+	rd_kafka_t *client;
+	bool ok;
+
+	if (!r->framing)
+		r->framing = framing_new(FRAMING_SINGLE_OBJECT);
+	if (!r->framing)
+		return fault(f, FAULT_INTERNAL, "out of memory");
+	client = kafka_reader(&r->kafka, f);
+	if (!client)
+		return false;
+	ok = kafka_topics_ensure(client, &spec, 1, true, f);
+	rd_kafka_destroy(client);
+	if (ok)
+		r->control = control_open(&r->kafka, r->m->control_topic, f);
+	return r->control;
+}
+
+static bool is_stopped(const struct role *r)
+{
+	return r->options->stop && atomic_load(r->options->stop);
+}
+
+/* Sleeps for the back-off, or until told to stop. */
+static void back_off(const struct role *r, int ms)
+{
+	struct pollfd fd = { .fd = r->options->stop_fd, .events = POLLIN };
+
+	poll(&fd, 1, ms);
+}
+
+/* Does this fault end the role? began_us: when ingest_run began. */
+static bool is_final(const struct role *r, const struct fault *f, int64_t began_us)
+{
+	if (f->kind != FAULT_ENVIRONMENT)
+		return true;
+	return !r->has_streamed && clock_us() - began_us >= (int64_t)r->options->patience_ms * 1000;
+}
+
+bool ingest_run(const struct migration *m, const struct ingest_options *options,
+		struct ingest_status *status, struct fault *f)
+{
+	struct role r = { .m = m,
+			  .options = options,
+			  .status = status,
+			  .kafka = { m->kafka, m->kafka_count, "foreshadow-ingest" } };
+	int64_t began_us = clock_us();
+	int backoff_ms = BACKOFF_FIRST_MS;
+	enum outcome outcome = OUTCOME_FAULT;
+
+	while (!is_stopped(&r)) {
+		struct fault why = { 0 };
+
+		if (r.control || open_role(&r, &why))
+			outcome = live(&r, &why);
+		if (outcome != OUTCOME_FAULT)
+			break;
+		if (is_final(&r, &why, began_us)) {
+			show_phase(status, INGEST_ENDED, why.text);
+			*f = why;
+			break;
+		}
+		if (r.streaming_us && clock_us() - r.streaming_us > SETTLED_US)
+			backoff_ms = BACKOFF_FIRST_MS;
+		log_warn("the generation ended, the next one follows in_ms=%d reason=\"%s\"", backoff_ms,
+			 why.text);
+		show_phase(status, INGEST_WAITING, why.text);
+		back_off(&r, backoff_ms);
+		backoff_ms = backoff_ms * 2 > BACKOFF_LAST_MS ? BACKOFF_LAST_MS : backoff_ms * 2;
+	}
+	if (outcome == OUTCOME_FAULT && is_stopped(&r))
+		outcome = OUTCOME_STOPPED;
+	if (outcome != OUTCOME_FAULT)
+		show_phase(status, INGEST_ENDED, "");
+	if (r.control)
+		control_close(r.control);
+	framing_free(r.framing);
+	return outcome != OUTCOME_FAULT;
+}
