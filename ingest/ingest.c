@@ -242,7 +242,7 @@ static bool drain(struct life *l, struct fault *f)
 }
 
 /* What outlives a generation. */
-struct role {
+struct ingest {
 	const struct migration *m;
 	const struct ingest_options *options;
 	struct ingest_status *status;
@@ -253,7 +253,7 @@ struct role {
 	int64_t streaming_us; /* since when the newest one does; 0: it never did */
 };
 
-static enum outcome live(struct role *r, struct fault *f)
+static enum outcome live(struct ingest *r, struct fault *f)
 {
 	struct life l = { .m = r->m,
 			  .options = r->options,
@@ -271,6 +271,8 @@ static enum outcome live(struct role *r, struct fault *f)
 		r->streaming_us = clock_us();
 		show_phase(r->status, INGEST_STREAMING, "");
 		outcome = stream_on(&l, r->status, f);
+		if (outcome == OUTCOME_FAULT && life_is_stopped(&l))
+			outcome = OUTCOME_STOPPED; /* in the middle of something: the next start does it again */
 		if (outcome != OUTCOME_FAULT && !drain(&l, f))
 			log_warn("%s", f->text);
 		if (r->status)
@@ -289,7 +291,7 @@ static enum outcome live(struct role *r, struct fault *f)
 
 /* ---- generation after generation ---- */
 
-static bool open_role(struct role *r, struct fault *f)
+static bool open_role(struct ingest *r, struct fault *f)
 {
 	const struct kafka_topic_spec spec = { r->m->control_topic, 1, true };
 	rd_kafka_t *client;
@@ -309,13 +311,13 @@ static bool open_role(struct role *r, struct fault *f)
 	return r->control;
 }
 
-static bool is_stopped(const struct role *r)
+static bool is_stopped(const struct ingest *r)
 {
 	return r->options->stop && atomic_load(r->options->stop);
 }
 
 /* Sleeps for the back-off, or until told to stop. */
-static void back_off(const struct role *r, int ms)
+static void back_off(const struct ingest *r, int ms)
 {
 	struct pollfd fd = { .fd = r->options->stop_fd, .events = POLLIN };
 
@@ -323,7 +325,7 @@ static void back_off(const struct role *r, int ms)
 }
 
 /* Does this fault end the role? began_us: when ingest_run began. */
-static bool is_final(const struct role *r, const struct fault *f, int64_t began_us)
+static bool is_final(const struct ingest *r, const struct fault *f, int64_t began_us)
 {
 	if (f->kind != FAULT_ENVIRONMENT)
 		return true;
@@ -333,7 +335,7 @@ static bool is_final(const struct role *r, const struct fault *f, int64_t began_
 bool ingest_run(const struct migration *m, const struct ingest_options *options,
 		struct ingest_status *status, struct fault *f)
 {
-	struct role r = { .m = m,
+	struct ingest r = { .m = m,
 			  .options = options,
 			  .status = status,
 			  .kafka = { m->kafka, m->kafka_count, "foreshadow-ingest" } };
@@ -344,9 +346,8 @@ bool ingest_run(const struct migration *m, const struct ingest_options *options,
 	while (!is_stopped(&r)) {
 		struct fault why = { 0 };
 
-		if (r.control || open_role(&r, &why))
-			outcome = live(&r, &why);
-		if (outcome != OUTCOME_FAULT)
+		outcome = r.control || open_role(&r, &why) ? live(&r, &why) : OUTCOME_FAULT;
+		if (outcome != OUTCOME_FAULT || is_stopped(&r))
 			break;
 		if (is_final(&r, &why, began_us)) {
 			show_phase(status, INGEST_ENDED, why.text);
