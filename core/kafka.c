@@ -640,7 +640,8 @@ static bool kafka_group_result(const rd_kafka_group_result_t *result, struct fau
 	return kafka_fault_text(err, what, rd_kafka_error_string(error), f);
 }
 
-bool kafka_groups_delete(rd_kafka_t *client, const char *const *names, size_t n, struct fault *f)
+static bool kafka_groups_try_delete(rd_kafka_t *client, const char *const *names, size_t n,
+				    struct fault *f)
 {
 	rd_kafka_DeleteGroup_t *groups[KAFKA_TOPICS_MAX];
 	rd_kafka_AdminOptions_t *options;
@@ -650,10 +651,6 @@ bool kafka_groups_delete(rd_kafka_t *client, const char *const *names, size_t n,
 	size_t count = 0;
 	bool ok;
 
-	if (n == 0)
-		return true;
-	if (n > KAFKA_TOPICS_MAX)
-		return fault(f, FAULT_INTERNAL, "kafka_groups_delete: %zu groups", n);
 	queue = rd_kafka_queue_new(client);
 	options = kafka_admin_options(client, RD_KAFKA_ADMIN_OP_DELETEGROUPS);
 	for (size_t i = 0; i < n; i++)
@@ -672,6 +669,27 @@ bool kafka_groups_delete(rd_kafka_t *client, const char *const *names, size_t n,
 	rd_kafka_AdminOptions_destroy(options);
 	rd_kafka_queue_destroy(queue);
 	return ok;
+}
+
+/* A broker that has never had a group makes its coordinators now: "not coordinator" until then. */
+bool kafka_groups_delete(rd_kafka_t *client, const char *const *names, size_t n, struct fault *f)
+{
+	int64_t deadline_us = clock_us() + KAFKA_ADMIN_TIMEOUT_MS * 1000LL;
+	rd_kafka_queue_t *nothing;
+	struct fault tried = { .kind = FAULT_NONE };
+	bool ok = n == 0;
+
+	if (n > KAFKA_TOPICS_MAX)
+		return fault(f, FAULT_INTERNAL, "kafka_groups_delete: %zu groups", n);
+	nothing = rd_kafka_queue_new(client);
+	while (!ok) {
+		ok = kafka_groups_try_delete(client, names, n, &tried);
+		if (ok || tried.kind != FAULT_ENVIRONMENT || clock_us() > deadline_us)
+			break;
+		rd_kafka_queue_poll(nothing, 100);
+	}
+	rd_kafka_queue_destroy(nothing);
+	return ok || fault(f, tried.kind, "%s", tried.text);
 }
 
 bool kafka_bounds(rd_kafka_t *client, const char *topic, int partition, int64_t *ret_low,
