@@ -305,6 +305,29 @@ static bool step_read(struct lane *l, const rd_kafka_message_t *msg, struct even
 	       event_read(l->role->framing, record, &l->batch.arena, ev, f);
 }
 
+/*
+ * Our topics have no transactions and lose nothing: offsets follow each other. A hole may come from
+ * a fetcher that stands elsewhere (seek again), else records are gone: of changes, the ordinals will
+ * say so; of copied rows nothing would.
+ */
+static enum step step_hole(struct lane *l, struct part *p, rd_kafka_message_t *msg)
+{
+	struct fault f = { 0 };
+
+	if (p->jump_offset != msg->offset) {
+		p->jump_offset = msg->offset;
+		fault(&f, FAULT_LOST, "offset %" PRId64 " follows %" PRId64 ": asking again", msg->offset,
+		      p->next.next_offset - 1);
+		return step_seek(p, f.text);
+	}
+	if (p->topic == CONSUME_CHANGES)
+		return STEP_TAKEN;
+	fault(&f, FAULT_LOST, "copied rows at offsets %" PRId64 "..%" PRId64 " are gone from the log",
+	      p->next.next_offset, msg->offset - 1);
+	lane_stop_part(l, p, msg, NULL, NULL, &f);
+	return STEP_CUT;
+}
+
 static enum step batch_step(struct lane *l, struct part *p, rd_kafka_message_t *msg)
 {
 	struct fault f = { 0 };
@@ -314,6 +337,8 @@ static enum step batch_step(struct lane *l, struct part *p, rd_kafka_message_t *
 		return step_error(l, p, msg);
 	if (msg->offset < p->next.next_offset)
 		return STEP_DROPPED;
+	if (msg->offset > p->next.next_offset && step_hole(l, p, msg) == STEP_CUT)
+		return STEP_CUT;
 	if (!step_read(l, msg, &ev, &f)) {
 		if (f.kind == FAULT_ENVIRONMENT)
 			return step_wait(p, PART_WAITS_SCHEMA, LANE_SCHEMA_POLL_US, f.text);

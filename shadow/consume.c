@@ -48,6 +48,9 @@ static bool consume_topic_of(const struct consume *c, const char *name, enum con
 /*
  * The queues must be cut loose before the assignment: fetching starts with it, and what arrives in
  * between would land in the member's queue, where nobody looks for records.
+ *
+ * Fetching starts at 0, an absolute offset, although a seek will follow: for a logical one (end)
+ * librdkafka asks the broker, and an answer that arrives behind the seek undoes it.
  */
 static void consume_assign(struct consume *c, rd_kafka_topic_partition_list_t *list)
 {
@@ -65,7 +68,7 @@ static void consume_assign(struct consume *c, rd_kafka_topic_partition_list_t *l
 		queues[i] = rd_kafka_queue_get_partition(c->rk, p->topic, p->partition);
 		if (queues[i])
 			rd_kafka_queue_forward(queues[i], NULL);
-		p->offset = RD_KAFKA_OFFSET_END;
+		p->offset = 0;
 	}
 	err = rd_kafka_assign(c->rk, list);
 	if (err)

@@ -5,8 +5,8 @@
  * The role thread polls the member (consume_poll), so that it stays in the group whatever the lanes
  * do. Records never come through the member's own queue: before partitions are assigned, each one's
  * queue is cut loose from it and handed to `assigned`, for a lane to read. Where a partition starts
- * is decided by its lane, with consume_seek after it has taken the progress row; until then the
- * partition stands at the log's end and what comes is thrown away.
+ * is decided by its lane, with consume_seek after it has taken the progress row; what
+ * came before that is thrown away.
  *
  * Offsets committed to the group are a hint for people's monitoring; nothing reads them back.
  *

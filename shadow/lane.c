@@ -371,11 +371,20 @@ static void lane_seek(struct part *p)
 	/* Records read before the seek are of another place. */
 	part_rewind(p, 0);
 	if (consume_seek(p->consume, p->topic, p->partition, p->have.next_offset, &f)) {
+		p->read_us = clock_us();
 		part_set(p, PART_OPEN, NULL);
 		return;
 	}
 	log_debug("%s", f.text);
 	part_set_later(p, PART_SEEKING, LANE_EXCLUSIVE_POLL_US, NULL);
+}
+
+/* The log has more than was read, and nothing comes: the fetcher stands elsewhere. */
+static bool lane_part_is_stalled(const struct part *p, int64_t now)
+{
+	return p->state == PART_OPEN && p->is_dry && p->ahead_count == 0 &&
+	       now - p->read_us > LANE_STALLED_US &&
+	       consume_has_more(p->consume, p->topic, p->partition, p->next.next_offset);
 }
 
 static void lane_prepare_parts(struct lane *l)
@@ -389,6 +398,12 @@ static void lane_prepare_parts(struct lane *l)
 
 		if (now < p->retry_us)
 			continue;
+		if (lane_part_is_stalled(p, now)) {
+			log_warn("%s partition %d: nothing read for %d s: asking again from offset %lld",
+				 p->key.topic, p->partition, LANE_STALLED_US / 1000000,
+				 (long long)p->have.next_offset);
+			part_rewind(p, 0);
+		}
 		if (p->state == PART_UNTAKEN && lane_may_take(l, now)) {
 			if (!lane_take(l, p, &f)) {
 				p->is_in_batch = false;

@@ -38,7 +38,7 @@ struct part *part_new(const struct migration *m, struct consume *c, enum consume
 	p->queue = q;
 	p->state = PART_UNTAKEN;
 	p->since_us = clock_us();
-	p->poison_offset = -1;
+	p->poison_offset = p->jump_offset = -1;
 	return p;
 }
 
@@ -105,7 +105,7 @@ void part_untake(struct part *p, int64_t delay_us)
 {
 	part_rewind(p, 0);
 	p->search = PART_NOT_SEARCHED;
-	p->poison_offset = -1;
+	p->poison_offset = p->jump_offset = -1;
 	part_set_later(p, PART_UNTAKEN, delay_us, NULL);
 }
 
@@ -120,6 +120,8 @@ rd_kafka_message_t *part_front(struct part *p)
 	n = rd_kafka_consume_batch_queue(p->queue, 0, p->ahead, MAX);
 	p->is_dry = n < MAX;
 	p->ahead_count = n > 0 ? (size_t)n : 0;
+	if (n > 0)
+		p->read_us = clock_us();
 	return p->ahead_count ? p->ahead[0] : NULL;
 }
 
