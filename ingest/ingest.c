@@ -8,6 +8,7 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "core/registry.h"
 #include "ingest/life.h"
 
 enum {
@@ -249,6 +250,7 @@ struct ingest {
 	struct kafka_conf kafka;
 	struct control *control;
 	struct framing *framing;
+	struct registry *registry;   /* NULL: none is configured */
 	bool has_streamed;   /* some generation did */
 	int64_t streaming_us; /* since when the newest one does; 0: it never did */
 };
@@ -260,6 +262,7 @@ static enum outcome live(struct ingest *r, struct fault *f)
 			  .kafka = r->kafka,
 			  .control = r->control,
 			  .framing = r->framing,
+			  .registry = r->registry,
 			  .event_fd = -1 };
 	enum outcome outcome = OUTCOME_FAULT;
 	char text[LSN_TEXT];
@@ -291,16 +294,30 @@ static enum outcome live(struct ingest *r, struct fault *f)
 
 /* ---- generation after generation ---- */
 
+/* Schemas are in <m>.control whatever the framing; a registry knows them too. */
+static bool open_framing(struct ingest *r, struct fault *f)
+{
+	const char *topics[] = { r->m->changes_topic, r->m->snapshot_topic };
+
+	if (!r->framing)
+		r->framing = framing_new(r->m->registry_url ? FRAMING_CONFLUENT : FRAMING_SINGLE_OBJECT);
+	if (!r->framing)
+		return fault(f, FAULT_INTERNAL, "out of memory");
+	if (!r->m->registry_url)
+		return true;
+	if (!r->registry)
+		r->registry = registry_new(r->m->registry_url, f);
+	return r->registry && registry_announce_fixed(r->registry, r->framing, topics, 2, f);
+}
+
 static bool open_role(struct ingest *r, struct fault *f)
 {
 	const struct kafka_topic_spec spec = { r->m->control_topic, 1, true };
 	rd_kafka_t *client;
 	bool ok;
 
-	if (!r->framing)
-		r->framing = framing_new(FRAMING_SINGLE_OBJECT);
-	if (!r->framing)
-		return fault(f, FAULT_INTERNAL, "out of memory");
+	if (!open_framing(r, f))
+		return false;
 	client = kafka_reader(&r->kafka, f);
 	if (!client)
 		return false;
@@ -368,6 +385,7 @@ bool ingest_run(const struct migration *m, const struct ingest_options *options,
 		show_phase(status, INGEST_ENDED, "");
 	if (r.control)
 		control_close(r.control);
+	registry_free(r.registry);
 	framing_free(r.framing);
 	return outcome != OUTCOME_FAULT;
 }

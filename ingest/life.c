@@ -10,6 +10,7 @@
 #include "core/clock.h"
 #include "core/failpoint.h"
 #include "core/log.h"
+#include "core/registry.h"
 #include "ingest/resume.h"
 
 enum {
@@ -104,6 +105,15 @@ static void reshaped(void *arg, uint32_t oid, struct position at)
 
 	if (l->rounds)
 		rounds_reshaped(l->rounds, oid, at);
+}
+
+static bool announce(void *arg, struct span schema_json, uint64_t fingerprint, struct fault *f)
+{
+	struct life *l = arg;
+	const char *topics[] = { l->m->changes_topic, l->m->snapshot_topic };
+
+	return life_serve(l, 0, f) &&
+	       registry_announce(l->registry, l->framing, topics, 2, schema_json, fingerprint, f);
 }
 
 static void copied(void *arg, const rd_kafka_message_t *m)
@@ -466,7 +476,10 @@ static bool open_publish(struct life *l, struct fault *f)
 /* Tables that have no version yet are ours from what is confirmed on. */
 static bool open_history(struct life *l, struct fault *f)
 {
-	const struct history_conf conf = { .migration = l->m->name, .memory = l->memory };
+	const struct history_conf conf = { .migration = l->m->name,
+					   .memory = l->memory,
+					   .announce = l->registry ? announce : NULL,
+					   .arg = l };
 	const struct position last = { { UINT64_MAX }, UINT64_MAX };
 
 	l->history = history_new(&conf, f);

@@ -20,12 +20,15 @@
 #include "ingest/source.h"
 #include "ingest/stream.h"
 
+struct registry;
+
 struct life {
 	const struct migration *m;
 	const struct ingest_options *options;
 	struct kafka_conf kafka;
 	struct control *control;     /* outlives the life */
-	struct framing *framing;     /* so does this */
+	struct framing *framing;     /* so does this, */
+	struct registry *registry;   /* and this (NULL: none) */
 	struct memory memory;
 
 	struct arena arena;          /* of the life */

@@ -128,6 +128,7 @@ static bool route_update(struct route *r, const struct version *v, const struct 
 	ret->kind = ROUTED_TWO;
 	ret->records[1] = ret->records[0];
 	ret->records[1].op = 'c';
+	ret->records[1].change.before = NULL;
 	ret->records[0] = gone;
 	return true;
 }
