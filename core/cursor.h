@@ -48,21 +48,24 @@ static inline uint16_t cursor_u16(struct cursor *c)
 {
 	uint16_t v = 0;
 	struct span s = cursor_bytes(c, 2);
-	memcpy(&v, s.p, s.n);
+	if (s.n) /* a constant length: no call, no bytes one by one */
+		memcpy(&v, s.p, 2);
 	return be16toh(v);
 }
 static inline uint32_t cursor_u32(struct cursor *c)
 {
 	uint32_t v = 0;
 	struct span s = cursor_bytes(c, 4);
-	memcpy(&v, s.p, s.n);
+	if (s.n) /* a constant length: no call, no bytes one by one */
+		memcpy(&v, s.p, 4);
 	return be32toh(v);
 }
 static inline uint64_t cursor_u64(struct cursor *c)
 {
 	uint64_t v = 0;
 	struct span s = cursor_bytes(c, 8);
-	memcpy(&v, s.p, s.n);
+	if (s.n) /* a constant length: no call, no bytes one by one */
+		memcpy(&v, s.p, 8);
 	return be64toh(v);
 }
 static inline int16_t cursor_i16(struct cursor *c)
