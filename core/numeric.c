@@ -29,10 +29,12 @@ static const uint64_t powers[] = {
 };
 /* clang-format on */
 
+enum { POWERS = sizeof(powers) / sizeof(powers[0]) };
+
 /* Up to 10^38. */
 static numeric_magnitude power_of_ten(unsigned n)
 {
-	return n < 20 ? powers[n] : (numeric_magnitude)powers[19] * powers[n - 19];
+	return n < POWERS ? powers[n] : (numeric_magnitude)powers[19] * powers[n - 19];
 }
 
 /* Divides *v and returns the remainder; most numbers are short, and a 128-bit division is long. */
@@ -117,56 +119,101 @@ static bool header_read(struct cursor *c, struct header *h)
 	return !c->cut && cursor_left(c) == 2 * (size_t)h->digit_count && h->dscale <= DSCALE_MAX;
 }
 
+enum { HEADER_WORDS = 4 };
+
+static void header_put(const struct header *h, uint16_t *words)
+{
+	words[0] = htobe16(h->digit_count);
+	words[1] = htobe16((uint16_t)h->weight);
+	words[2] = htobe16(h->sign);
+	words[3] = htobe16(h->dscale);
+}
+
 static void header_write(const struct header *h, struct buf *out)
 {
-	buf_be16(out, h->digit_count);
-	buf_be16(out, (uint16_t)h->weight);
-	buf_be16(out, h->sign);
-	buf_be16(out, h->dscale);
+	uint16_t words[HEADER_WORDS];
+
+	header_put(h, words);
+	buf_add(out, words, sizeof(words));
 }
 
 /*
- * place: how many decimals the shown number has from the digit read last to its end; negative where
- * that digit reaches beyond the end (then what is beyond must be zero: the server shows no such
- * digit).
+ * Takes the next digit, as far as it is shown. place: how many decimals there are from this digit
+ * to the end of the shown number; negative where the digit reaches beyond it. What is beyond must
+ * be zero: the server sends nothing else.
  */
+static bool shown_digit(struct cursor *c, int place, unsigned *ret_digit, unsigned *ret_width)
+{
+	unsigned digit = cursor_u16(c), beyond, power;
+
+	*ret_digit = digit;
+	*ret_width = BASE_DIGITS;
+	if (digit >= BASE)
+		return false;
+	if (place >= 0)
+		return true;
+	beyond = place > -BASE_DIGITS ? (unsigned)-place : BASE_DIGITS;
+	power = (unsigned)powers[beyond];
+	*ret_digit = digit / power;
+	*ret_width = BASE_DIGITS - beyond;
+	return digit % power == 0;
+}
+
+/* places <= POWERS - 1: whatever the digits are, the number fits into 64 bits. */
+static bool small_from_digits(const struct header *h, struct cursor *c, int places,
+			      numeric_magnitude *ret)
+{
+	unsigned digit, width;
+	uint64_t v = 0;
+
+	for (unsigned i = 0; i < h->digit_count; i++) {
+		places -= BASE_DIGITS;
+		if (!shown_digit(c, places, &digit, &width))
+			return false;
+		v = v * powers[width] + digit;
+	}
+	*ret = places > 0 ? v * powers[places] : v;
+	return true;
+}
+
+static bool large_from_digits(const struct header *h, struct cursor *c, int places,
+			      numeric_magnitude *ret)
+{
+	numeric_magnitude v = 0;
+	unsigned digit, width;
+
+	for (unsigned i = 0; i < h->digit_count; i++) {
+		places -= BASE_DIGITS;
+		if (!shown_digit(c, places, &digit, &width) ||
+		    v >= power_of_ten(NUMERIC_PRECISION_MAX - width))
+			return false;
+		v = v * powers[width] + digit;
+	}
+	if (places > 0 && v > 0) {
+		if (places > NUMERIC_PRECISION_MAX ||
+		    v >= power_of_ten((unsigned)(NUMERIC_PRECISION_MAX - places)))
+			return false;
+		v *= power_of_ten((unsigned)places);
+	}
+	*ret = v;
+	return true;
+}
+
 bool numeric_decimal_from_binary(struct span cell, int precision, int scale, numeric_unscaled *ret)
 {
 	struct cursor c = cursor(cell);
 	struct header h;
-	numeric_magnitude v = 0;
-	int place;
+	numeric_magnitude v;
+	int places;
 
 	if (!header_read(&c, &h) || h.dscale != scale ||
 	    (h.sign != SIGN_POSITIVE && h.sign != SIGN_NEGATIVE))
 		return false;
-	place = (h.weight + 1) * BASE_DIGITS + scale;
-	for (unsigned i = 0; i < h.digit_count; i++) {
-		unsigned digit = cursor_u16(&c), width = BASE_DIGITS;
-
-		place -= BASE_DIGITS;
-		if (digit >= BASE)
-			return false;
-		if (place < 0) {
-			unsigned beyond = place > -BASE_DIGITS ? (unsigned)-place : BASE_DIGITS;
-			unsigned power = (unsigned)powers[beyond];
-
-			if (digit % power != 0)
-				return false;
-			digit /= power;
-			width -= beyond;
-		}
-		if (v >= power_of_ten(NUMERIC_PRECISION_MAX - width))
-			return false;
-		v = v * power_of_ten(width) + digit;
-	}
-	if (place > 0 && v > 0) {
-		if (place > NUMERIC_PRECISION_MAX ||
-		    v >= power_of_ten(NUMERIC_PRECISION_MAX - place))
-			return false;
-		v *= power_of_ten(place);
-	}
-	if (v >= power_of_ten(precision))
+	places = (h.weight + 1) * BASE_DIGITS + scale;
+	if (!(places < POWERS ? small_from_digits(&h, &c, places, &v)
+			      : large_from_digits(&h, &c, places, &v)))
+		return false;
+	if (v >= power_of_ten((unsigned)precision))
 		return false;
 	*ret = with_sign(v, h.sign == SIGN_NEGATIVE);
 	return true;
@@ -240,6 +287,7 @@ void numeric_decimal_add_binary(numeric_unscaled v, int scale, struct buf *out)
 {
 	enum { GROUPS_MAX = 12 }; /* 39 digits, the last group of decimals filled up with zeros */
 	uint16_t groups[GROUPS_MAX]; /* from the last */
+	uint16_t words[HEADER_WORDS + GROUPS_MAX], *word = words + HEADER_WORDS;
 	unsigned n = 0, zeros = 0, partial = (unsigned)scale % BASE_DIGITS;
 	unsigned decimals = ((unsigned)scale + BASE_DIGITS - 1) / BASE_DIGITS;
 	numeric_magnitude rest = magnitude_of(v);
@@ -261,13 +309,14 @@ void numeric_decimal_add_binary(numeric_unscaled v, int scale, struct buf *out)
 		n--;
 	while (zeros < n && groups[zeros] == 0)
 		zeros++;
-	header_write(&(struct header) { .digit_count = (uint16_t)(n - zeros),
-					.weight = n > 0 ? (int)n - (int)decimals - 1 : 0,
-					.sign = v < 0 ? SIGN_NEGATIVE : SIGN_POSITIVE,
-					.dscale = (uint16_t)scale },
-		     out);
+	header_put(&(struct header) { .digit_count = (uint16_t)(n - zeros),
+				      .weight = n > 0 ? (int)n - (int)decimals - 1 : 0,
+				      .sign = v < 0 ? SIGN_NEGATIVE : SIGN_POSITIVE,
+				      .dscale = (uint16_t)scale },
+		   words);
 	while (n > zeros)
-		buf_be16(out, groups[--n]);
+		*word++ = htobe16(groups[--n]);
+	buf_add(out, words, (size_t)((char *)word - (char *)words));
 }
 
 /* A valid text that is not one of the specials, taken apart. */
@@ -333,6 +382,9 @@ static bool print_groups(const struct header *h, struct cursor *digits, int firs
 			return false;
 		p = print_group(p, group);
 	}
+	while (cursor_left(digits) > 0)
+		if (cursor_u16(digits) >= BASE)
+			return false;
 	return true;
 }
 

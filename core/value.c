@@ -442,21 +442,6 @@ static bool decimal_from_text(const struct value_type *t, struct span text, stru
 	return true;
 }
 
-static bool decimal_from_binary(const struct value_type *t, struct span cell, struct arena *a,
-				struct value *ret, struct fault *f)
-{
-	numeric_unscaled v;
-	struct span text;
-
-	if (t->kind == VALUE_DECIMAL &&
-	    numeric_decimal_from_binary(cell, t->precision, t->scale, &v))
-		return set_decimal(v, a, ret) || out_of_memory(t, f);
-	if (!numeric_text_from_binary(cell, a, &text))
-		return arena_failed(a) ? out_of_memory(t, f) : refuse_binary(t, cell, f);
-	set_text(ret, text);
-	return true;
-}
-
 static bool value_from_text(const struct value_type *t, struct span text, struct arena *a,
 			    struct value *ret, struct fault *f)
 {
@@ -576,6 +561,20 @@ static bool temporal_from_binary(const struct value_type *t, struct span cell, s
 	return true;
 }
 
+static bool decimal_from_binary(const struct value_type *t, struct span cell, struct arena *a,
+				struct value *ret, struct fault *f)
+{
+	numeric_unscaled v;
+	struct span text;
+
+	if (t->kind == VALUE_DECIMAL &&
+	    numeric_decimal_from_binary(cell, t->precision, t->scale, &v))
+		return set_decimal(v, a, ret) || out_of_memory(t, f);
+	if (!numeric_text_from_binary(cell, a, &text))
+		return arena_failed(a) ? out_of_memory(t, f) : refuse_binary(t, cell, f);
+	return value_from_text(t, text, a, ret, f);
+}
+
 /* 0: any length. */
 static size_t binary_length(enum value_kind kind)
 {
@@ -680,12 +679,18 @@ static void add_bytes(struct span bytes, struct buf *out)
 	buf_add_span(out, bytes);
 }
 
+/* The last byte_count bytes of the number. Eight are written, so that their count need not be
+ * known. */
 static void add_number(int64_t number, size_t byte_count, struct buf *out)
 {
-	uint64_t be = htobe64((uint64_t)number);
+	uint32_t length = htobe32((uint32_t)byte_count);
+	uint64_t be = htobe64((uint64_t)number << (64 - 8 * byte_count));
 
-	buf_be32(out, (uint32_t)byte_count);
-	buf_add(out, (char *)&be + 8 - byte_count, byte_count);
+	if (!buf_reserve(out, sizeof(length) + sizeof(be)))
+		return;
+	memcpy(out->p + out->n, &length, sizeof(length));
+	memcpy(out->p + out->n + sizeof(length), &be, sizeof(be));
+	out->n += sizeof(length) + byte_count;
 }
 
 static void add_float(enum value_kind kind, double d, struct buf *out)

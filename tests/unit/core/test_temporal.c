@@ -30,8 +30,7 @@ static void assert_span(struct span got, const char *wanted)
 static void each_day_follows_the_one_before(void **state)
 {
 	static const int month_days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
-	int32_t day =
-	    -730850; /* 0001-12-31 BC is -730120; start on 0002-01-01 BC, two years earlier */
+	int32_t day = -730850; /* two years before 0001-01-01 */
 	int32_t parsed;
 
 	assert_span(printed_date(day), "0002-01-01 BC");
