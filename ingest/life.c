@@ -83,11 +83,6 @@ static bool idle(void *arg, int timeout_ms, struct fault *f)
 	return life_serve(arg, timeout_ms, f);
 }
 
-static bool idle_reading(void *arg, struct fault *f)
-{
-	return life_serve(arg, 0, f);
-}
-
 /* ---- what stream and publish ask for ---- */
 
 static bool make_relation(void *arg, const struct pgoutput_relation *message,
@@ -124,6 +119,18 @@ static void copied(void *arg, const rd_kafka_message_t *m)
 		rounds_delivered(l->rounds, m);
 }
 
+static struct resume_request request(struct life *l)
+{
+	return (struct resume_request) { .reader = l->reader,
+					 .framing = l->framing,
+					 .topic = l->m->changes_topic,
+					 .partition_count = l->m->partition_count,
+					 .confirmed = l->confirmed,
+					 .origin = l->identity.slot_lsn,
+					 .idle = idle,
+					 .idle_arg = l };
+}
+
 /* ---- start: topics and identity ---- */
 
 static bool topics_exist(struct life *l, bool is_new, struct fault *f)
@@ -140,12 +147,13 @@ static bool topics_exist(struct life *l, bool is_new, struct fault *f)
 /* Without an identity nothing of ours may be there yet: it would be of a life we know nothing of. */
 static bool check_untouched(struct life *l, struct fault *f)
 {
+	const struct resume_request q = request(l);
 	struct source_slot slot;
 
 	for (int p = 0; p < l->m->partition_count; p++) {
 		int64_t low, high;
 
-		if (!kafka_bounds(l->reader, l->m->changes_topic, p, &low, &high, f))
+		if (!resume_bounds(&q, l->m->changes_topic, p, &low, &high, f))
 			return false;
 		if (high > 0)
 			return fault(f, FAULT_STOP,
@@ -432,14 +440,7 @@ static bool take_partitions(struct life *l, struct boundary *ret_accepted, struc
 {
 	struct resume *partitions = arena_alloc(&l->arena,
 						(size_t)l->m->partition_count * sizeof(*partitions));
-	struct resume_request q = { .reader = l->reader,
-				    .framing = l->framing,
-				    .topic = l->m->changes_topic,
-				    .partition_count = l->m->partition_count,
-				    .confirmed = l->confirmed,
-				    .origin = l->identity.slot_lsn,
-				    .idle = idle_reading,
-				    .idle_arg = l };
+	struct resume_request q = request(l);
 
 	if (!partitions)
 		return fault(f, FAULT_INTERNAL, "out of memory");

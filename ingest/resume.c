@@ -125,7 +125,7 @@ struct window {
 	bool is_done;
 };
 
-enum { FIRST_WINDOW = 256, CONSUME_MS = 100 };
+enum { FIRST_WINDOW = 256, CONSUME_MS = 100, BOUNDS_US = 10 * 1000 * 1000 };
 
 static bool assign(const struct resume_request *q, const char *topic, const struct window *windows,
 		   struct fault *f)
@@ -162,7 +162,7 @@ static bool read_windows(const struct resume_request *q, const char *topic, stru
 
 		if (!m || clock_us() - idle_us > CONSUME_MS * 1000) {
 			idle_us = clock_us();
-			if (!q->idle(q->idle_arg, f)) {
+			if (!q->idle(q->idle_arg, 0, f)) {
 				if (m)
 					rd_kafka_message_destroy(m);
 				goto done;
@@ -247,12 +247,31 @@ static bool scan_take(void *arg, int partition, struct span record, bool *ret_is
 	return true;
 }
 
+bool resume_bounds(const struct resume_request *q, const char *topic, int partition, int64_t *ret_low,
+		   int64_t *ret_high, struct fault *f)
+{
+	int64_t deadline_us = clock_us() + BOUNDS_US;
+
+	for (;;) {
+		struct fault why = { 0 };
+
+		if (kafka_bounds(q->reader, topic, partition, ret_low, ret_high, &why))
+			return true;
+		if (why.kind != FAULT_ENVIRONMENT || clock_us() > deadline_us) {
+			*f = why;
+			return false;
+		}
+		if (!q->idle(q->idle_arg, CONSUME_MS, f))
+			return false;
+	}
+}
+
 static bool bounds(const struct resume_request *q, const char *topic, struct window *windows,
 		   struct fault *f)
 {
 	for (int p = 0; p < q->partition_count; p++) {
-		if (!q->idle(q->idle_arg, f) ||
-		    !kafka_bounds(q->reader, topic, p, &windows[p].low, &windows[p].high, f))
+		if (!q->idle(q->idle_arg, 0, f) ||
+		    !resume_bounds(q, topic, p, &windows[p].low, &windows[p].high, f))
 			return false;
 	}
 	return true;

@@ -52,8 +52,8 @@ bool resume_is_sure(const struct resume *r);
 /* Rule 3; a fault names the partition and what is missing. */
 bool resume_check(const struct resume *r, int partition, struct fault *f);
 
-/* Called at least every 100 ms while reading; false (with a fault) ends it. */
-typedef bool (*resume_idle)(void *arg, struct fault *f);
+/* Waits up to timeout_ms; called at least every 100 ms; false (with a fault) ends the reading. */
+typedef bool (*resume_idle)(void *arg, int timeout_ms, struct fault *f);
 
 struct resume_request {
 	rd_kafka_t *reader;          /* kafka_reader */
@@ -74,6 +74,9 @@ struct resume_request {
 bool resume_read(const struct resume_request *q, struct resume *partitions, struct arena *a,
 		 struct barrier *ret_counts, struct fault *f);
 
+/* kafka_bounds, tried again while a partition's leader is being found. */
+bool resume_bounds(const struct resume_request *q, const char *topic, int partition, int64_t *ret_low,
+		   int64_t *ret_high, struct fault *f);
 /* Highest generation in the last records of every partition of a topic; 0 when there is none. */
 bool resume_highest(const struct resume_request *q, const char *topic, uint64_t *ret, struct fault *f);
 
