@@ -120,6 +120,7 @@ static void a_truncate_comes_back_as_it_was(void **state)
 	assert_int_equal(rig.ev.exclusive.kind, EXCLUSIVE_TRUNCATE);
 	assert_false(rig.ev.exclusive.restart_identity);
 	assert_true(rig.ev.exclusive.cascade);
+	assert_true(rig.ev.exclusive.in_place);
 	assert_int_equal(rig.ev.exclusive.table_count, 2);
 	assert_memory_equal(rig.ev.exclusive.tables, tables, sizeof(tables));
 	assert_int_equal(rig.ev.exclusive.change_count, 0);
@@ -140,6 +141,7 @@ static void a_rekey_carries_whole_records(void **state)
 	assert_true(event_write_exclusive(rig.fr, &head, &e, &rig.out));
 	read_it();
 	assert_int_equal(rig.ev.head.op, 'm');
+	assert_false(rig.ev.exclusive.in_place);
 	assert_int_equal(rig.ev.exclusive.change_count, 3);
 	for (int i = 0; i < 3; i++)
 		assert_true(span_eq(rig.ev.exclusive.changes[i], changes[i]));
