@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * run - the migration: each role is a thread here, or a process of its own with --role.
+ *
+ * Collect what is in scope, make topics and tables, start the roles, wait: for a signal (drain, exit 0), for what
+ * --until asks, or for a role that cannot go on (the others drain; its fault is the exit code).
+ *
+ * Threads: the main thread waits; a role's thread writes its own struct only and its end to an eventfd.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/until.h"
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/registry.h"
+#include "ingest/catalog.h"
+#include "ingest/ingest.h"
+#include "ingest/source.h"
+#include "shadow/schema.h"
+#include "shadow/shadow.h"
+
+enum { CATALOG_BYTES = 512 << 20, LOOK_MS = 200, TOPIC_WAIT_MS = 500, START_PATIENCE_MS = 15000,
+       COPY_REPORT_US = 5000000 };
+
+enum run_role { RUN_INGEST, RUN_SHADOW, RUN_PRIMARY, RUN_ROLES };
+static const char *const run_names[RUN_ROLES] = { "ingest", "shadow", "primary" };
+
+struct run;
+
+/* One role in this process. Its thread owns everything but wanted and started. */
+struct runner {
+	struct run *run;
+	enum run_role role;
+	bool is_wanted, is_started, is_clean;
+	pthread_t thread;
+	_Atomic bool has_ended;
+	struct fault fault;
+};
+
+struct run {
+	const struct migration *m;
+	const char *instance;
+	char host[256];
+	uint32_t *oids;              /* of the source tables in scope */
+	size_t table_count;
+	struct kafka_conf kafka;
+	atomic_bool stop;
+	int stop_fd, ended_fd;       /* eventfds: stop was set; a role's thread has ended */
+	struct ingest_status *ingest;
+	struct runner runners[RUN_ROLES];
+};
+
+static enum role role_of(enum run_role role)
+{
+	return role == RUN_SHADOW ? ROLE_SHADOW : ROLE_PRIMARY;
+}
+
+/* ---- the roles' threads ---- */
+
+/* For the hooks of shadow_run. */
+struct apply_hooks {
+	struct run *run;
+	enum role role;
+	struct framing *framing;
+	struct registry *registry;
+};
+
+static bool finish_schema(void *arg, struct fault *f)
+{
+	struct apply_hooks *h = arg;
+
+	return schema_finish(h->run->m, h->role, &(struct schema_scope) { h->run->oids, h->run->table_count }, f);
+}
+
+static bool learn_schema(void *arg, int32_t id, struct fault *f)
+{
+	struct apply_hooks *h = arg;
+
+	return registry_learn(h->registry, h->framing, id, f);
+}
+
+static bool run_apply(struct run *run, enum run_role role, struct fault *f)
+{
+	struct apply_hooks hooks = { run, role_of(role), NULL, NULL };
+	const struct migration *m = run->m;
+	struct shadow_status *status = shadow_status_new(m->partition_count);
+	struct control *control = control_open(&run->kafka, m->control_topic, f);
+	bool ok = control != NULL;
+
+	hooks.framing = framing_new(m->registry_url ? FRAMING_CONFLUENT : FRAMING_SINGLE_OBJECT);
+	if (ok && m->registry_url)
+		ok = (hooks.registry = registry_new(m->registry_url, f)) != NULL;
+	if (ok)
+		ok = shadow_run(m, hooks.role,
+				&(struct shadow_options) {
+					.instance = run->instance,
+					.lanes = m->lanes,
+					.stop = &run->stop,
+					.schema_finish = finish_schema,
+					.learn = m->registry_url ? learn_schema : NULL,
+					.arg = &hooks,
+				},
+				control, hooks.framing, status, f);
+	control_close(control);
+	registry_free(hooks.registry);
+	framing_free(hooks.framing);
+	shadow_status_free(status);
+	return ok;
+}
+
+static bool run_ingest(struct run *run, struct fault *f)
+{
+	return ingest_run(run->m,
+			  &(struct ingest_options) {
+				  .stop = &run->stop,
+				  .stop_fd = run->stop_fd,
+				  .instance = run->instance,
+				  .patience_ms = START_PATIENCE_MS,
+			  },
+			  run->ingest, f);
+}
+
+static void *runner_main(void *arg)
+{
+	struct runner *r = arg;
+	uint64_t one = 1;
+
+	log_thread(run_names[r->role]);
+	r->is_clean = r->role == RUN_INGEST ? run_ingest(r->run, &r->fault) : run_apply(r->run, r->role, &r->fault);
+	if (r->is_clean)
+		log_info("%s ended", run_names[r->role]);
+	else
+		log_error("%s stopped: %s", run_names[r->role], r->fault.text);
+	atomic_store(&r->has_ended, true);
+	if (write(r->run->ended_fd, &one, sizeof(one)) < 0)
+		log_warn("eventfd: %s", strerror(errno));
+	return NULL;
+}
+
+/* ---- before they start ---- */
+
+static bool choose_roles(struct run *run, const char *role, struct fault *f)
+{
+	bool found = false;
+
+	for (int i = 0; i < RUN_ROLES; i++) {
+		run->runners[i] = (struct runner) { .run = run, .role = (enum run_role)i };
+		run->runners[i].is_wanted = !role || strcmp(role, run_names[i]) == 0;
+		found |= run->runners[i].is_wanted;
+	}
+	if (!found && strcmp(role, "reconcile") == 0)
+		return fault(f, FAULT_USAGE, "--role reconcile: not in this version");
+	return found || fault(f, FAULT_USAGE, "--role %s: wanted ingest, shadow or primary", role);
+}
+
+static bool wants_targets(const struct run *run)
+{
+	return run->runners[RUN_SHADOW].is_wanted || run->runners[RUN_PRIMARY].is_wanted;
+}
+
+static bool read_scope(struct run *run, struct fault *f)
+{
+	struct arena a;
+	struct catalog catalog = { 0 };
+	PGconn *conn = pg_connect(&run->m->source, PG_PLAIN, run->m->slot, f);
+
+	arena_init(&a, CATALOG_BYTES);
+	bool ok = conn && source_check(conn, f) && catalog_read(conn, run->m, &a, &catalog, f) &&
+		  catalog_accept(&catalog, run->m, f);
+	if (ok) {
+		run->table_count = catalog.relation_count;
+		run->oids = calloc(catalog.relation_count, sizeof(*run->oids));
+		for (size_t i = 0; run->oids && i < catalog.relation_count; i++)
+			run->oids[i] = catalog.relations[i]->oid;
+		ok = run->oids || fault(f, FAULT_INTERNAL, "out of memory");
+	}
+	arena_release(&a);
+	pg_close(&conn);
+	return ok;
+}
+
+static bool prepare_targets(struct run *run, struct fault *f)
+{
+	const struct schema_scope scope = { run->oids, run->table_count };
+
+	for (int i = RUN_SHADOW; i <= RUN_PRIMARY; i++)
+		if (run->runners[i].is_wanted && !schema_prepare(run->m, role_of((enum run_role)i), &scope, f))
+			return false;
+	return true;
+}
+
+/* Ingest makes the topics when the migration is new; consumers started before it wait for them. */
+static bool prepare_topics(struct run *run, int signal_fd, bool *ret_stopped, struct fault *f)
+{
+	const struct migration *m = run->m;
+	const struct kafka_topic_spec specs[] = {
+		{ m->changes_topic, m->partition_count, false },
+		{ m->snapshot_topic, m->partition_count, false },
+		{ m->control_topic, 1, true },
+		{ m->incidents_topic, 1, false },
+	};
+	rd_kafka_t *client = kafka_reader(&run->kafka, f);
+	bool ok = false, has_said = false;
+
+	while (client) {
+		struct pollfd p = { signal_fd, POLLIN, 0 };
+		ok = kafka_topics_ensure(client, specs, 4, run->runners[RUN_INGEST].is_wanted, f);
+		if (ok || run->runners[RUN_INGEST].is_wanted || f->kind != FAULT_ENVIRONMENT)
+			break;
+		if (!has_said)
+			log_info("waiting for the topics, which ingest makes: %s", f->text);
+		has_said = true;
+		if (poll(&p, 1, TOPIC_WAIT_MS) > 0) {
+			*ret_stopped = true;
+			break;
+		}
+		fault_reset(f);
+	}
+	if (client)
+		rd_kafka_destroy(client);
+	return ok;
+}
+
+/* ---- waiting ---- */
+
+static int block_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static bool start(struct run *run, struct fault *f)
+{
+	for (int i = 0; i < RUN_ROLES; i++) {
+		struct runner *r = &run->runners[i];
+		if (!r->is_wanted)
+			continue;
+		int err = pthread_create(&r->thread, NULL, runner_main, r);
+		if (err)
+			return fault(f, FAULT_INTERNAL, "cannot start a thread: %s", strerror(err));
+		r->is_started = true;
+	}
+	return true;
+}
+
+static bool any_has_ended(const struct run *run)
+{
+	for (int i = 0; i < RUN_ROLES; i++)
+		if (run->runners[i].is_started && atomic_load(&run->runners[i].has_ended))
+			return true;
+	return false;
+}
+
+/* A line every few seconds while copies run: rows, bytes, what is left. */
+static void report_copies(struct run *run, int64_t *next_us)
+{
+	struct ingest_numbers n;
+	uint64_t rows = 0, done = 0, total = 0;
+	double seconds = 0;
+
+	if (clock_us() < *next_us || !run->runners[RUN_INGEST].is_wanted)
+		return;
+	*next_us = clock_us() + COPY_REPORT_US;
+	ingest_status_read(run->ingest, &n);
+	for (size_t i = 0; i < n.copy_count; i++) {
+		rows += n.copies[i].rows;
+		done += n.copies[i].bytes_done;
+		total += n.copies[i].bytes_total;
+		seconds = n.copies[i].seconds > seconds ? n.copies[i].seconds : seconds;
+	}
+	if (n.copy_count == 0 || n.tables_complete == n.tables)
+		return;
+	log_info("copying tables=%zu/%zu rows=%llu mb=%.1f/%.1f eta_seconds=%.0f", n.tables_complete, n.tables,
+		 (unsigned long long)rows, (double)done / 1e6, (double)total / 1e6,
+		 done && total > done ? seconds * (double)(total - done) / (double)done : 0);
+}
+
+/* Until a signal, the goal, or the end of a role. */
+static bool wait_for_end(struct run *run, int signal_fd, struct until *until, struct fault *f)
+{
+	int64_t report_us = clock_us() + COPY_REPORT_US;
+
+	while (!any_has_ended(run)) {
+		struct pollfd fds[2] = { { signal_fd, POLLIN, 0 }, { run->ended_fd, POLLIN, 0 } };
+		bool is_reached = false;
+		if (poll(fds, 2, LOOK_MS) < 0 && errno != EINTR)
+			return fault(f, FAULT_INTERNAL, "poll: %s", strerror(errno));
+		report_copies(run, &report_us);
+		if (fds[0].revents) {
+			log_info("signal received, draining");
+			return true;
+		}
+		if (until && !until_look(until, &is_reached, f))
+			return false;
+		if (is_reached) {
+			char goal[LSN_TEXT];
+			log_info("reached %s, draining", lsn_format(until->goal, goal));
+			return true;
+		}
+	}
+	return true;
+}
+
+/* The first fault of a role becomes f. */
+static bool join(struct run *run, struct fault *f)
+{
+	bool ok = true;
+	uint64_t one = 1;
+
+	atomic_store(&run->stop, true);
+	if (write(run->stop_fd, &one, sizeof(one)) < 0)
+		log_warn("eventfd: %s", strerror(errno));
+	for (int i = 0; i < RUN_ROLES; i++) {
+		struct runner *r = &run->runners[i];
+		if (!r->is_started)
+			continue;
+		pthread_join(r->thread, NULL);
+		if (!r->is_clean && ok) {
+			*f = r->fault;
+			ok = fault_in(f, "%s", run_names[i]);
+		}
+	}
+	return ok;
+}
+
+bool cmd_run(struct cli *c, struct fault *f)
+{
+	struct run run = { .m = &c->m, .kafka = { c->m.kafka, c->m.kafka_count, c->m.slot }, .stop_fd = -1, .ended_fd = -1 };
+	struct until until = { .m = &c->m };
+	bool is_stopped = false;
+
+	log_set(getenv("FORESHADOW_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, c->json);
+	gethostname(run.host, sizeof(run.host) - 1);
+	run.instance = c->instance ? c->instance : run.host;
+	if (!choose_roles(&run, c->role, f) || (c->until && !until_parse(&until, c->until, f)))
+		return false;
+	int signal_fd = block_signals();
+	run.ended_fd = eventfd(0, EFD_CLOEXEC);
+	run.stop_fd = eventfd(0, EFD_CLOEXEC);
+	run.ingest = ingest_status_new();
+	bool ok = read_scope(&run, f) && prepare_topics(&run, signal_fd, &is_stopped, f) &&
+		  (!wants_targets(&run) || prepare_targets(&run, f));
+	if (ok) {
+		until.table_count = run.table_count;
+		until.looks_at[ROLE_SHADOW] = run.runners[RUN_SHADOW].is_wanted;
+		until.looks_at[ROLE_PRIMARY] = run.runners[RUN_PRIMARY].is_wanted;
+		log_info("migration %s, instance %s, %zu tables", c->m.name, run.instance, run.table_count);
+		ok = start(&run, f) && wait_for_end(&run, signal_fd, c->until ? &until : NULL, f);
+		ok = join(&run, f) && ok;
+	}
+	close(signal_fd);
+	close(run.ended_fd);
+	close(run.stop_fd);
+	ingest_status_free(run.ingest);
+	free(run.oids);
+	return ok || is_stopped;
+}
