@@ -218,6 +218,8 @@ static void a_number_too_large_for_a_decimal_is_none(void **state)
 	assert_false(numeric_decimal_from_binary(CELL(1, 32767, 0, 0, 1), 38, 0, &v));
 	assert_false(numeric_decimal_from_binary(
 	    CELL(12, 11, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1), 38, 0, &v));
+	assert_false(numeric_decimal_from_binary(CELL(1, 0, 0, 0, 10), 1, 0, &v));
+	assert_true(numeric_decimal_from_binary(CELL(1, 0, 0, 0, 9), 1, 0, &v));
 	assert_false(numeric_decimal_from_binary(CELL(1, -1, 0, 2, 20000), 12, 2, &v));
 	assert_false(numeric_decimal_from_binary(CELL(1, -2, 0, 2, 20000), 12, 2, &v));
 	assert_false(numeric_decimal_from_binary(CELL(1, 0, 0xc000, 2, 1), 12, 2, &v));
