@@ -73,7 +73,7 @@ static void show_phase(struct ingest_status *s, enum ingest_phase phase, const c
 		return;
 	pthread_mutex_lock(&s->lock);
 	s->numbers.phase = phase;
-	snprintf(s->numbers.problem, sizeof(s->numbers.problem), "%s", problem);
+	snprintf(s->numbers.problem, sizeof(s->numbers.problem), "%.255s", problem);
 	log_redact(s->numbers.problem);
 	pthread_mutex_unlock(&s->lock);
 }
