@@ -109,9 +109,11 @@ static void damaged_it_is_refused(void)
 static void a_truncate_comes_back_as_it_was(void **state)
 {
 	struct exclusive_table tables[2] = { { 4000000000, 3, 0 }, { 16384, 1, 9 } };
-	struct exclusive e = {
-		.kind = EXCLUSIVE_TRUNCATE, .cascade = true, .tables = tables, .table_count = 2
-	};
+	struct exclusive e = { .kind = EXCLUSIVE_TRUNCATE,
+			       .cascade = true,
+			       .in_place = true,
+			       .tables = tables,
+			       .table_count = 2 };
 
 	assert_true(event_write_exclusive(rig.fr, &head, &e, &rig.out));
 	read_it();
