@@ -339,7 +339,22 @@ static void write_type_oids(const struct facts *x, const struct pgoutput_relatio
 	buf_str(out, comma == '{' ? "{}" : "}");
 }
 
-/* A leaf belongs to its root when that is in scope, else it stands alone. Is it in scope? */
+/* Is the table in scope by a pattern that can mean nothing else? */
+static bool is_named(const struct migration *m, const struct table *t)
+{
+	struct migration one = *m;
+
+	one.include_count = 1;
+	for (size_t i = 0; i < m->include_count; i++) {
+		one.include = &m->include[i];
+		if (!strpbrk(m->include[i], "*?") && migration_has_table(&one, t->schema, t->name))
+			return true;
+	}
+	return false;
+}
+
+/* A leaf belongs to its root when that is in scope, else it stands alone if it is named: who excludes the
+ * root does not want the leaves that "public.*" happens to match. Is it in scope? */
 static bool place(const struct migration *m, struct table *t)
 {
 	t->is_leaf = t->root_oid && migration_has_table(m, t->root_schema, t->root_name);
@@ -348,7 +363,7 @@ static bool place(const struct migration *m, struct table *t)
 	t->root_schema = t->schema;
 	t->root_name = t->name;
 	t->bound = span(NULL, 0);
-	return migration_has_table(m, t->schema, t->name);
+	return t->root_oid ? is_named(m, t) : migration_has_table(m, t->schema, t->name);
 }
 
 static void collect_roots(struct facts *x)
@@ -647,6 +662,9 @@ static const char *refuse(struct facts *x, const struct table *t)
 	const struct key_choice *c = &t->choice;
 	const char *name = quoted(x, t->schema, t->name);
 
+	if (t->rel && t->rel->column_count == 0)
+		return arena_printf(x->a, "%s: it has no columns that could be streamed; put it under "
+				    "tables.exclude", name);
 	if (!t->can_select)
 		return arena_printf(x->a, "%s: the user may not read it; run: GRANT USAGE ON SCHEMA \"%.*s\" "
 				    "and GRANT SELECT ON %s to that user", name, SPAN_ARG(t->schema), name);

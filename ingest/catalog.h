@@ -3,7 +3,8 @@
  * catalog - what the source's catalog says about the tables in scope: relations, keys, refusals.
  *
  * In scope: ordinary tables and leaves of partitioned tables. A leaf belongs to its partition root when
- * `tables:` has the root; a leaf that is named itself while its root is not is a table on its own.
+ * `tables:` has the root; a leaf that is named itself (no wildcard) while its root is not in scope is a
+ * table on its own.
  * Names are matched by migration_has_table.
  *
  * Reading the catalog sees it as it is now; what a relation message says about its position (columns, types,
