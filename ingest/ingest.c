@@ -321,7 +321,7 @@ static bool open_role(struct ingest *r, struct fault *f)
 	client = kafka_reader(&r->kafka, f);
 	if (!client)
 		return false;
-	ok = kafka_topics_ensure(client, &spec, 1, true, f);
+	ok = r->options->topics_exist || kafka_topics_ensure(client, &spec, 1, true, f);
 	rd_kafka_destroy(client);
 	if (ok)
 		r->control = control_open(&r->kafka, r->m->control_topic, f);

@@ -25,6 +25,7 @@ struct ingest_options {
 	const atomic_bool *stop;     /* end as soon as what was published is acknowledged */
 	int stop_fd;                 /* becomes readable with stop; -1: none */
 	const char *instance;        /* for messages and application_name */
+	bool topics_exist;           /* topics are neither made nor checked: a broker without admin calls */
 	int patience_ms;             /* how long the first generation may fail to start before that is a fault */
 };
 
