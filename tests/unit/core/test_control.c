@@ -15,6 +15,7 @@
 
 #include "core/clock.h"
 #include "core/control.h"
+#include "tests/unit/tsan_rdkafka.h"
 
 enum { SOON_MS = 10000 };
 
