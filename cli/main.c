@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* main - the command table, the option table, and the way from a fault to an exit code. */
 #include <getopt.h>
-#include <locale.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -180,7 +179,6 @@ static int run_command(const struct command *cmd, int argc, char **argv)
 int main(int argc, char **argv)
 {
 	signal(SIGPIPE, SIG_IGN);
-	setlocale(LC_ALL, "C");
 	if (argc < 2) {
 		print_usage(stderr);
 		return 2;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ingest/ingest.h"
 
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@ enum {
 	DRAIN_US = 10 * 1000 * 1000,
 	BACKOFF_FIRST_MS = 100,
 	BACKOFF_LAST_MS = 10 * 1000,
+	CONTROL_PUT_MS = 10 * 1000,
 	SETTLED_US = 30 * 1000 * 1000,   /* a generation this old starts the back-off anew */
 };
 
@@ -310,6 +312,26 @@ static bool open_framing(struct ingest *r, struct fault *f)
 	return r->registry && registry_announce_fixed(r->registry, r->framing, topics, 2, f);
 }
 
+/* The schemas that belong to no table: an outsider finds them beside the others. */
+static bool keep_fixed_schemas(struct ingest *r, struct fault *f)
+{
+	static const enum event_kind kinds[] = { EVENT_EXCLUSIVE, EVENT_BARRIER, EVENT_MARKER };
+	struct arena a;
+	bool ok = true;
+
+	arena_init(&a, 1 << 20);
+	for (size_t i = 0; ok && i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		const struct codec_fixed *fixed = codec_fixed(kinds[i]);
+		char key[32];
+		snprintf(key, sizeof(key), "schema/%016" PRIx64, fixed->fingerprint);
+		if (!control_get(r->control, span_str(key), &a).p)
+			ok = control_put(r->control, span_str(key), span_str(fixed->json),
+					 CONTROL_PUT_MS, f);
+	}
+	arena_release(&a);
+	return ok;
+}
+
 static bool open_role(struct ingest *r, struct fault *f)
 {
 	const struct kafka_topic_spec spec = { r->m->control_topic, 1, true };
@@ -325,6 +347,10 @@ static bool open_role(struct ingest *r, struct fault *f)
 	rd_kafka_destroy(client);
 	if (ok)
 		r->control = control_open(&r->kafka, r->m->control_topic, f);
+	if (r->control && !keep_fixed_schemas(r, f)) {
+		control_close(r->control);
+		r->control = NULL;
+	}
 	return r->control;
 }
 

@@ -199,7 +199,7 @@ bool copies_begin(struct copies *c, PGconn *conn, const struct exclusive_table *
 				    "INSERT INTO foreshadow.copies (migration, oid, attempt, target, state)"
 				    " VALUES ($1, $2, $3, $4, 'copying') ON CONFLICT (migration, oid)"
 				    " DO UPDATE SET attempt = excluded.attempt, target = excluded.target,"
-				    " state = 'copying'",
+				    " state = 'copying', started_at = now()",
 				    4, values);
 		if (!r)
 			return false;

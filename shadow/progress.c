@@ -27,7 +27,8 @@ static const char ddl[] =
 	" PRIMARY KEY (migration, topic, partition)) WITH (fillfactor = 50);"
 	"CREATE TABLE IF NOT EXISTS foreshadow.copies ("
 	" migration text, oid bigint, attempt int NOT NULL, target text,"
-	" state text NOT NULL CHECK (state IN ('copying', 'live')), PRIMARY KEY (migration, oid));"
+	" state text NOT NULL CHECK (state IN ('copying', 'live')),"
+	" started_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (migration, oid));"
 	"CREATE TABLE IF NOT EXISTS foreshadow.copy_parts ("
 	" migration text, oid bigint, partition int, attempt int NOT NULL,"
 	" records bigint NOT NULL, ended boolean NOT NULL,"
@@ -212,9 +213,13 @@ bool progress_take(PGconn *conn, const struct pg_server *server, const struct pr
 	bool ok;
 
 	snprintf(partition, sizeof(partition), "%d", key->partition);
+	/* Not ON CONFLICT alone: that waits for a transaction that updates the row, and nobody would
+	 * look at whose it is. */
 	r = pg_query_params(conn, f,
 			    "INSERT INTO foreshadow.progress (migration, topic, partition)"
-			    " VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+			    " SELECT $1, $2, $3::int WHERE NOT EXISTS (SELECT FROM foreshadow.progress"
+			    " WHERE migration = $1 AND topic = $2 AND partition = $3::int)"
+			    " ON CONFLICT DO NOTHING",
 			    3, values);
 	if (!r)
 		return false;
