@@ -134,6 +134,9 @@ static void say_right(struct fault *f)
 	if (!f || strcmp(f->sqlstate, "42501") != 0)
 		return;
 	snprintf(text, sizeof(text), "%.1200s", f->text);
+	char *step = strstr(text, "; next step:");
+	if (step)
+		*step = 0;
 	fault(f, FAULT_STOP, "%s; next step: ALTER ROLE <that user> REPLICATION on the source", text);
 	snprintf(f->sqlstate, sizeof(f->sqlstate), "42501");
 }
