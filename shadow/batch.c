@@ -30,7 +30,7 @@ bool batch_init(struct batch *b, struct fault *f)
 	return b->records || fault(f, FAULT_INTERNAL, "no memory for a batch");
 }
 
-static void batch_reset(struct batch *b)
+void batch_reset(struct batch *b)
 {
 	for (size_t i = 0; i < b->count; i++)
 		rd_kafka_message_destroy(b->records[i].msg);
@@ -246,7 +246,7 @@ static enum step step_copied(struct lane *l, struct part *p, rd_kafka_message_t 
 	}
 	switch (copies_record(copies_find(&l->copies, oid), ev->head.attempt)) {
 	case COPIES_COVERED:
-		p->next.covered++;
+		p->next.covered += codec != NULL;
 		return STEP_DROPPED;
 	case COPIES_WAIT:
 		return step_wait(p, PART_WAITS_COPY, LANE_COPY_POLL_US, NULL);

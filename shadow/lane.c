@@ -485,6 +485,7 @@ static void lane_drop_parts(struct lane *l)
 {
 	struct shadow_status_part none = { 0 };
 
+	batch_reset(&l->batch);
 	for (size_t i = 0; i < l->part_count; i++) {
 		shadow_status_set(l->role->status, l->parts[i]->topic, l->parts[i]->partition, &none);
 		part_free(l->parts[i]);

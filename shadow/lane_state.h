@@ -118,6 +118,8 @@ struct part *lane_part(struct lane *l, enum consume_topic topic, int partition);
 /* batch.c */
 bool batch_init(struct batch *b, struct fault *f);
 void batch_release(struct batch *b);
+/* Gives the Kafka messages back, too: librdkafka does not close over one that is held. */
+void batch_reset(struct batch *b);
 /* Collects from this topic's partitions; true if there is something to commit. */
 bool batch_collect(struct lane *l, enum consume_topic topic);
 void batch_commit_changes(struct lane *l);
