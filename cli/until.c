@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include "ingest/source.h"
+
 bool until_parse(struct until *u, const char *text, struct fault *f)
 {
 	if (strcmp(text, "caught-up") == 0) {
@@ -75,14 +77,10 @@ static bool slot_contains_goal(const struct until *u)
 static bool set_goal(struct until *u, struct fault *f)
 {
 	PGconn *conn = pg_connect(&u->m->source, PG_PLAIN, u->m->slot, f);
-	PGresult *r = conn ? pg_query(conn, f, "SELECT pg_logical_emit_message(false, 'foreshadow', 'until')") : NULL;
-	bool ok = r && (lsn_parse(pg_value(r, 0, 0), &u->goal) ||
-			fault(f, FAULT_INPUT, "source: pg_logical_emit_message gave no LSN"));
 
-	u->has_goal = ok;
-	PQclear(r);
+	u->has_goal = conn && source_emit(conn, "until", &u->goal, f);
 	pg_close(&conn);
-	return ok;
+	return u->has_goal;
 }
 
 bool until_look(struct until *u, bool *ret_reached, struct fault *f)

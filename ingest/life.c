@@ -536,7 +536,7 @@ static bool open_stream(struct life *l, struct boundary accepted, const struct b
 
 bool life_open(struct life *l, struct fault *f)
 {
-	struct boundary accepted;
+	struct boundary accepted = { 0 };
 	struct barrier counts;
 	char text[LSN_TEXT];
 

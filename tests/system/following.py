@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What most system tests wait for: both targets contain what the source has now, and are equal to it."""
+import published
 from rig import assert_equal, wait_until
 
 
@@ -29,16 +30,22 @@ def exists(db):
     return db.server.value("select exists (select from pg_database where datname = %s)", db.name)
 
 
+def is_running(m):
+    """Nothing will be waited for that nobody does any more."""
+    assert m.running(), f"every process has ended\n{m.tail()}"
+    return True
+
+
 def wait_live(m, dbs=None, timeout=90):
-    wait_until(lambda: all(exists(db) and copies_live(db, m.name) for db in dbs or m.targets()), timeout,
+    wait_until(lambda: is_running(m) and all(exists(db) and copies_live(db, m.name) for db in dbs or m.targets()), timeout,
                lambda: f"the copies to be live\n{where(m)}")
 
 
 def wait_caught_up(m, dbs=None, timeout=90):
     lsn = str(m.source.value("select pg_current_wal_insert_lsn()"))
     # an idle source still says where it is: make sure there is a record past lsn
-    m.source.execute("select pg_logical_emit_message(false, 'test', 'tick')")
-    wait_until(lambda: all(contains(db, m.name, lsn) for db in dbs or m.targets()), timeout,
+    m.source.execute("select txid_current(), pg_logical_emit_message(false, 'test', 'tick')")
+    wait_until(lambda: is_running(m) and all(contains(db, m.name, lsn) for db in dbs or m.targets()), timeout,
                lambda: f"{lsn} on the targets\n{where(m)}")
 
 
@@ -50,12 +57,14 @@ def assert_follows(m, tables=None, dbs=None, timeout=90):
 
 
 def assert_balanced(m, db):
-    """Every change record was applied or covered once: the counts of the rows add up to the ordinals.
-
-    An exclusive event has an ordinal in each partition and counts in partition 0 only."""
-    rows = db.sql("select partition, ordinal, changes, covered from foreshadow.progress"
-                  " where migration = %s and topic = %s order by 1", m.name, f"{m.name}.changes")
-    records = m.kafka_ordinals() if hasattr(m, "kafka_ordinals") else None
-    for partition, ordinal, changes, covered in rows:
-        assert changes + covered <= ordinal, f"partition {partition}: {changes} + {covered} of {ordinal} ordinals"
-    return rows if records is None else records
+    """Every change record of the topic was applied, or covered by a copy, once: the counts of the rows are those
+    of the records. For a target that has caught up with an idle source. Returns the topic's partitions."""
+    parts = published.read_changes(m)
+    expected = {("changes", p): (parts[p].ordinal, count) for p, count in published.expected_counts(parts).items()}
+    expected |= {("snapshot", p): (0, count) for p, count in published.read_snapshot(m).items()}
+    rows = db.sql("select topic, partition, ordinal, changes + covered from foreshadow.progress"
+                  " where migration = %s order by 1, 2", m.name)
+    seen = {(topic.removeprefix(f"{m.name}."), p): (ordinal, count) for topic, p, ordinal, count in rows}
+    wrong = {key: (seen.get(key), value) for key, value in expected.items() if seen.get(key) != value}
+    assert not wrong, f"{db}: (ordinal, changes + covered) of the target, of the topic: {wrong}"
+    return parts
