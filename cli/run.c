@@ -214,10 +214,12 @@ static bool prepare_topics(struct run *run, int signal_fd, bool *ret_stopped, st
 	while (client) {
 		struct pollfd p = { signal_fd, POLLIN, 0 };
 		ok = kafka_topics_ensure(client, specs, 4, run->runners[RUN_INGEST].is_wanted, f);
-		if (ok || run->runners[RUN_INGEST].is_wanted || f->kind != FAULT_ENVIRONMENT)
+		if (ok || run->runners[RUN_INGEST].is_wanted ||
+		    (f->kind != FAULT_ENVIRONMENT && f->kind != FAULT_LOST))
 			break;
 		if (!has_said)
-			log_info("waiting for the topics, which ingest makes: %s", f->text);
+			log_info("waiting for the topics, which ingest makes when the migration is new: %s",
+				 f->text);
 		has_said = true;
 		if (poll(&p, 1, TOPIC_WAIT_MS) > 0) {
 			*ret_stopped = true;

@@ -470,7 +470,7 @@ static bool kafka_topics_look(rd_kafka_t *client, const struct kafka_topic_spec 
 		return ok;
 	*ret_ready = false;
 	if (!may_create)
-		return fault(f, FAULT_STOP,
+		return fault(f, FAULT_LOST,
 			     "topic %s is missing: what it held is lost; next step: restore it, or "
 			     "`foreshadow drop` and start over",
 			     missing[0]->name);
