@@ -27,12 +27,13 @@ enum failpoint_action {
 	FAILPOINT_STOP,
 	FAILPOINT_ERROR,
 	FAILPOINT_HANG,
-	FAILPOINT_SLOW
+	FAILPOINT_SLOW,
+	FAILPOINT_BROKEN
 };
 
 static const char *const action_names[] = {
 	[FAILPOINT_CRASH] = "crash", [FAILPOINT_STOP] = "stop", [FAILPOINT_ERROR] = "error",
-	[FAILPOINT_HANG] = "hang",   [FAILPOINT_SLOW] = "slow",
+	[FAILPOINT_HANG] = "hang",   [FAILPOINT_SLOW] = "slow", [FAILPOINT_BROKEN] = "broken",
 };
 
 static struct failpoint {
@@ -81,7 +82,7 @@ static void failpoint_parse(char *entry)
 			failpoint_bad(nth, "expected a pass number from 1");
 	}
 	if (!failpoint_parse_action(action, &point->action))
-		failpoint_bad(action, "expected crash, stop, error, hang or slow");
+		failpoint_bad(action, "expected crash, stop, error, hang, slow or broken");
 	point->name = entry;
 	point_count++;
 }
@@ -116,7 +117,7 @@ static void failpoint_hang(void)
 
 static bool failpoint_fire(const struct failpoint *point, unsigned long pass)
 {
-	if (pass == point->nth) /* slow fires at every pass from nth on: said once */
+	if (pass == point->nth) /* one that fires at every pass from nth on says so once */
 		log_warn("failpoint %s fired", point->name);
 	switch (point->action) {
 	case FAILPOINT_CRASH:
@@ -126,6 +127,7 @@ static bool failpoint_fire(const struct failpoint *point, unsigned long pass)
 		kill(getpid(), SIGSTOP);
 		return false;
 	case FAILPOINT_ERROR:
+	case FAILPOINT_BROKEN:
 		return true;
 	case FAILPOINT_HANG:
 		failpoint_hang();
@@ -135,6 +137,11 @@ static bool failpoint_fire(const struct failpoint *point, unsigned long pass)
 		return false;
 	}
 	return false;
+}
+
+static bool failpoint_goes_on(enum failpoint_action action)
+{
+	return action == FAILPOINT_SLOW || action == FAILPOINT_BROKEN;
 }
 
 bool failpoint(const char *name)
@@ -149,7 +156,7 @@ bool failpoint(const char *name)
 		if (strcmp(point->name, name) != 0)
 			continue;
 		pass = atomic_fetch_add(&point->passes, 1) + 1;
-		if (pass == point->nth || (pass > point->nth && point->action == FAILPOINT_SLOW))
+		if (pass == point->nth || (pass > point->nth && failpoint_goes_on(point->action)))
 			is_error = failpoint_fire(point, pass) || is_error;
 	}
 	return is_error;

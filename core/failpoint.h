@@ -7,7 +7,8 @@
  * name=action[@nth]; nth counts passes (default 1; fires once). Actions: crash (SIGKILL to self),
  * stop (SIGSTOP to self: a test continues it), error (failpoint() returns true: the caller fails
  * as that place can fail), hang (waits until the file named by FORESHADOW_FAILPOINT_RELEASE
- * exists), slow (100 ms at every pass from nth on). A fired failpoint logs "failpoint NAME fired".
+ * exists), slow (100 ms at every pass from nth on), broken (as error, at every pass from nth on: for
+ * a check that a test wants to see missing). A fired failpoint logs "failpoint NAME fired".
  * In other builds failpoint() is a constant false.
  */
 #ifndef CORE_FAILPOINT_H

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "core/clock.h"
+#include "core/failpoint.h"
 #include "core/log.h"
 
 enum {
@@ -239,20 +240,24 @@ bool progress_take(PGconn *conn, const struct pg_server *server, const struct pr
 	return ok || fault_in(f, "taking %s partition %d", key->topic, key->partition);
 }
 
-static const char moves_sql[] =
-	"WITH m AS (SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[],"
-	" $6::bigint[], $7::bigint[], $8::bigint[], $9::pg_lsn[], $10::bigint[], $11::pg_lsn[],"
-	" $12::float8[], $13::text[], $14::bigint[], $15::bigint[]) AS m (topic, partition, epoch,"
-	" from_offset, next_offset, generation, ordinal, commit_lsn, seq, barrier_lsn, barrier_us,"
-	" waiting_at, changes, covered)), done AS (UPDATE foreshadow.progress p SET"
-	" next_offset = m.next_offset, generation = m.generation, ordinal = m.ordinal,"
-	" commit_lsn = m.commit_lsn, seq = m.seq, barrier_lsn = m.barrier_lsn,"
-	" barrier_at = to_timestamp(nullif(m.barrier_us, 0) / 1000000),"
-	" waiting_at = nullif(m.waiting_at, ''), changes = m.changes, covered = m.covered,"
-	" updated_at = now() FROM m WHERE p.migration = $1 AND p.topic = m.topic"
-	" AND p.partition = m.partition AND p.epoch = m.epoch AND p.next_offset = m.from_offset"
-	" RETURNING 1)"
-	" SELECT foreshadow.expect((SELECT count(*) FROM done), $16, 'progress')";
+#define MOVES_SQL(fence) \
+	"WITH m AS (SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]," \
+	" $6::bigint[], $7::bigint[], $8::bigint[], $9::pg_lsn[], $10::bigint[], $11::pg_lsn[]," \
+	" $12::float8[], $13::text[], $14::bigint[], $15::bigint[]) AS m (topic, partition, epoch," \
+	" from_offset, next_offset, generation, ordinal, commit_lsn, seq, barrier_lsn, barrier_us," \
+	" waiting_at, changes, covered)), done AS (UPDATE foreshadow.progress p SET" \
+	" next_offset = m.next_offset, generation = m.generation, ordinal = m.ordinal," \
+	" commit_lsn = m.commit_lsn, seq = m.seq, barrier_lsn = m.barrier_lsn," \
+	" barrier_at = to_timestamp(nullif(m.barrier_us, 0) / 1000000)," \
+	" waiting_at = nullif(m.waiting_at, ''), changes = m.changes, covered = m.covered," \
+	" updated_at = now() FROM m WHERE p.migration = $1 AND p.topic = m.topic" \
+	" AND p.partition = m.partition" fence \
+	" RETURNING 1)" \
+	" SELECT foreshadow.expect((SELECT count(*) FROM done), $16, 'progress')"
+
+static const char moves_sql[] = MOVES_SQL(" AND p.epoch = m.epoch AND p.next_offset = m.from_offset");
+/* What a test needs to see that the fence is what holds a process that should be gone. */
+static const char moves_unfenced_sql[] = MOVES_SQL("");
 
 enum { MOVES_PARAMS = 16, MOVES_TEXT_MAX = 256 * 1024 };
 
@@ -334,7 +339,10 @@ bool progress_moves(const struct progress_move *moves, size_t n, struct arena *a
 	buf_release(&b);
 	if (arena_failed(a))
 		return fault(f, FAULT_INTERNAL, "no memory for the progress of %zu partitions", n);
-	*ret = (struct apply_statement) { moves_sql, MOVES_PARAMS, params, "progress" };
+	*ret = (struct apply_statement) {
+		failpoint("progress.ignore_fence") ? moves_unfenced_sql : moves_sql, MOVES_PARAMS, params,
+		"progress"
+	};
 	return true;
 }
 
