@@ -9,9 +9,9 @@ struct partition {
 };
 
 /*
- * A ring of barriers. needed[slot * partition_count + p] is the number of the last message that was sent
- * to p when the barrier in this slot was complete. checked is how many partitions of the oldest barrier
- * are known to have got there, so that a report costs O(1) over time.
+ * A ring of barriers. needed[slot * partition_count + p] is the number of the last message that was
+ * sent to p when the barrier in this slot was complete. checked is how many partitions of the
+ * oldest barrier are known to have got there, so that a report costs O(1) over time.
  */
 struct ack {
 	int partition_count, checked;
@@ -92,9 +92,10 @@ bool ack_delivered(struct ack *a, int partition, uint64_t number, struct fault *
 	p = &a->partitions[partition];
 	if (number != p->delivered + 1 || number > p->sent)
 		return fault(f, FAULT_ENVIRONMENT,
-			     "partition %d: delivery report for message %llu out of order, wanted %llu of %llu",
-			     partition, (unsigned long long)number, (unsigned long long)p->delivered + 1,
-			     (unsigned long long)p->sent);
+			     "partition %d: delivery report for message %llu out of order, wanted "
+			     "%llu of %llu",
+			     partition, (unsigned long long)number,
+			     (unsigned long long)p->delivered + 1, (unsigned long long)p->sent);
 	p->delivered++;
 	a->delivered++;
 	if (partition == a->checked)

@@ -2,13 +2,13 @@
 /*
  * ack - which boundary may the source forget?
  *
- * Every message of <m>.changes gets a number in its partition, 1, 2, ... (ack_sent), and is delivered
- * once (ack_delivered). An idempotent producer reports the messages of a partition in order; a report
- * out of order means that the producer lost track, and the generation must end.
+ * Every message of <m>.changes gets a number in its partition, 1, 2, ... (ack_sent), and is
+ * delivered once (ack_delivered). An idempotent producer reports the messages of a partition in
+ * order; a report out of order means that the producer lost track, and the generation must end.
  * ack_barrier(X) says: all that belongs to X has been sent, and so has the barrier itself.
- * ack_confirmed() is the newest such X for which every partition has everything sent until then, which
- * includes all barriers before it. It never moves back, and nothing else may be told to the source:
- * not what was received, not a keepalive, not the newest report.
+ * ack_confirmed() is the newest such X for which every partition has everything sent until then,
+ * which includes all barriers before it. It never moves back, and nothing else may be told to the
+ * source: not what was received, not a keepalive, not the newest report.
  *
  * Pure. Thread: ingest.
  */

@@ -144,7 +144,8 @@ static bool load_relation(void *arg, struct span key, struct span value)
 	return e;
 }
 
-/* A registry may have been told, or not, before the last generation ended: telling it again is the same. */
+/* A registry may have been told, or not, before the last generation ended: telling it again is the
+ * same. */
 static bool load_schemas(struct history *v, struct fault *f)
 {
 	struct arena a;
@@ -160,7 +161,8 @@ static bool load_schemas(struct history *v, struct fault *f)
 			schema_key(e->rel->fingerprint, key, sizeof(key));
 			json = control_get(v->conf.memory.control, span_str(key), &a);
 			if (!json.p)
-				ok = fault(f, FAULT_LOST, "the control topic has no record %s", key);
+				ok = fault(f, FAULT_LOST, "the control topic has no record %s",
+					   key);
 			else
 				ok = announce(v, e->rel->fingerprint, json, f);
 		}
@@ -223,7 +225,7 @@ const struct version *history_from(const struct history *v, uint32_t oid, struct
 }
 
 void history_each(const struct history *v, void (*each)(void *arg, const struct version *version),
-		   void *arg)
+		  void *arg)
 {
 	for (size_t i = 0; i < v->slot_count; i++) {
 		if (v->slots[i])
@@ -252,14 +254,15 @@ static bool make_schema(const struct history *v, struct relation *rel, struct bu
 		buf_reset(json);
 		if (!codec_schema(v->conf.migration, rel, suffix, json, f) ||
 		    !codec_fingerprint(buf_span(json), &rel->fingerprint, f))
-			return fault_in(f, "%.*s.%.*s", SPAN_ARG(rel->schema), SPAN_ARG(rel->table));
+			return fault_in(f, "%.*s.%.*s", SPAN_ARG(rel->schema),
+					SPAN_ARG(rel->table));
 		if (!is_taken(v, rel->fingerprint))
 			return true;
 	}
 }
 
 bool history_add(struct history *v, const struct relation *rel, struct position from,
-		  const struct version **ret, struct fault *f)
+		 const struct version **ret, struct fault *f)
 {
 	const struct entry *last = newest(v, rel->oid);
 	struct relation made = *rel;
@@ -282,7 +285,7 @@ bool history_add(struct history *v, const struct relation *rel, struct position 
 	if (!e)
 		goto done;
 	schema_key(made.fingerprint, key, sizeof(key));
-	if (!announce(v, made.fingerprint, buf_span(&schema), f) || 
+	if (!announce(v, made.fingerprint, buf_span(&schema), f) ||
 	    !memory_put(&v->conf.memory, key, buf_span(&schema), f))
 		goto done;
 	snprintf(key, sizeof(key), "relation/%" PRIu32 "/%08" PRIu32, made.oid, made.version);

@@ -3,8 +3,8 @@
  * history - the relation versions of <m>.control, by table and position.
  *
  * Decoding uses the version valid at a position: the newest whose from is at or before it, never
- * simply the newest. A version is in <m>.control, acknowledged (its schema first), before any record
- * uses it; history_add returns only then. Versions live until history_free.
+ * simply the newest. A version is in <m>.control, acknowledged (its schema first), before any
+ * record uses it; history_add returns only then. Versions live until history_free.
  *
  * Two versions whose schemas have the same fingerprint (Avro's canonical form knows no precision,
  * scale or type modifier) get names that differ: Envelope_v<N>.
@@ -46,10 +46,11 @@ const struct version *history_at(const struct history *v, uint32_t oid, struct p
 const struct version *history_from(const struct history *v, uint32_t oid, struct position at);
 /* Calls each with the newest version of every table. */
 void history_each(const struct history *v, void (*each)(void *arg, const struct version *version),
-		   void *arg);
+		  void *arg);
 
-/* A new version from this position on; version, from and fingerprint of rel are set here. Copies rel. */
+/* A new version from this position on; version, from and fingerprint of rel are set here. Copies
+ * rel. */
 bool history_add(struct history *v, const struct relation *rel, struct position from,
-		  const struct version **ret, struct fault *f);
+		 const struct version **ret, struct fault *f);
 
 #endif

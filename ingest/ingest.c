@@ -13,8 +13,9 @@
 #include "ingest/life.h"
 
 enum {
-	RECEIVE_MAX = 4096,              /* messages between two looks at everything else */
-	/* While behind, the kernel wakes us for this much or after BEHIND_MS, whichever comes first. */
+	RECEIVE_MAX = 4096, /* messages between two looks at everything else */
+	/* While behind, the kernel wakes us for this much or after BEHIND_MS, whichever comes
+	   first. */
 	BEHIND_LOWAT_BYTES = 48 * 1024,
 	BEHIND_MS = 3,
 	IDLE_MS = 100,
@@ -23,7 +24,7 @@ enum {
 	BACKOFF_FIRST_MS = 100,
 	BACKOFF_LAST_MS = 10 * 1000,
 	CONTROL_PUT_MS = 10 * 1000,
-	SETTLED_US = 30 * 1000 * 1000,   /* a generation this old starts the back-off anew */
+	SETTLED_US = 30 * 1000 * 1000, /* a generation this old starts the back-off anew */
 };
 
 /* ---- status ---- */
@@ -228,7 +229,8 @@ static bool drain(struct life *l, struct fault *f)
 	while (publish_outstanding(l->publish) > 0) {
 		if (clock_us() > deadline_us)
 			return fault(f, FAULT_ENVIRONMENT,
-				     "stopped with %llu records not acknowledged by Kafka; the next start publishes them again",
+				     "stopped with %llu records not acknowledged by Kafka; the "
+				     "next start publishes them again",
 				     (unsigned long long)publish_outstanding(l->publish));
 		if (!life_serve(l, 50, f))
 			return false;
@@ -252,9 +254,9 @@ struct ingest {
 	struct kafka_conf kafka;
 	struct control *control;
 	struct framing *framing;
-	struct registry *registry;   /* NULL: none is configured */
-	bool has_streamed;   /* some generation did */
-	int64_t streaming_us; /* since when the newest one does; 0: it never did */
+	struct registry *registry; /* NULL: none is configured */
+	bool has_streamed;         /* some generation did */
+	int64_t streaming_us;      /* since when the newest one does; 0: it never did */
 };
 
 static enum outcome live(struct ingest *r, struct fault *f)
@@ -277,7 +279,8 @@ static enum outcome live(struct ingest *r, struct fault *f)
 		show_phase(r->status, INGEST_STREAMING, "");
 		outcome = stream_on(&l, r->status, f);
 		if (outcome == OUTCOME_FAULT && life_is_stopped(&l))
-			outcome = OUTCOME_STOPPED; /* in the middle of something: the next start does it again */
+			outcome = OUTCOME_STOPPED; /* in the middle of something: the next start
+						      does it again */
 		if (outcome != OUTCOME_FAULT && !drain(&l, f))
 			log_warn("%s", f->text);
 		if (r->status)
@@ -302,7 +305,8 @@ static bool open_framing(struct ingest *r, struct fault *f)
 	const char *topics[] = { r->m->changes_topic, r->m->snapshot_topic };
 
 	if (!r->framing)
-		r->framing = framing_new(r->m->registry_url ? FRAMING_CONFLUENT : FRAMING_SINGLE_OBJECT);
+		r->framing = framing_new(r->m->registry_url ? FRAMING_CONFLUENT
+							    : FRAMING_SINGLE_OBJECT);
 	if (!r->framing)
 		return fault(f, FAULT_INTERNAL, "out of memory");
 	if (!r->m->registry_url)
@@ -379,9 +383,9 @@ bool ingest_run(const struct migration *m, const struct ingest_options *options,
 		struct ingest_status *status, struct fault *f)
 {
 	struct ingest r = { .m = m,
-			  .options = options,
-			  .status = status,
-			  .kafka = { m->kafka, m->kafka_count, "foreshadow-ingest" } };
+			    .options = options,
+			    .status = status,
+			    .kafka = { m->kafka, m->kafka_count, "foreshadow-ingest" } };
 	int64_t began_us = clock_us();
 	int backoff_ms = BACKOFF_FIRST_MS;
 	enum outcome outcome = OUTCOME_FAULT;
@@ -399,8 +403,8 @@ bool ingest_run(const struct migration *m, const struct ingest_options *options,
 		}
 		if (r.streaming_us && clock_us() - r.streaming_us > SETTLED_US)
 			backoff_ms = BACKOFF_FIRST_MS;
-		log_warn("the generation ended, the next one follows in_ms=%d reason=\"%s\"", backoff_ms,
-			 why.text);
+		log_warn("the generation ended, the next one follows in_ms=%d reason=\"%s\"",
+			 backoff_ms, why.text);
 		show_phase(status, INGEST_WAITING, why.text);
 		back_off(&r, backoff_ms);
 		backoff_ms = backoff_ms * 2 > BACKOFF_LAST_MS ? BACKOFF_LAST_MS : backoff_ms * 2;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * ingest - the role: one thread that turns the source's stream into <m>.changes, and starts the copies.
+ * ingest - the role: one thread that turns the source's stream into <m>.changes, and starts the
+ * copies.
  *
  * ingest_run lives in generations. Each takes the slot, fences the partitions, reads where they
  * stand, and goes on from the slot's confirmed boundary (docs/internals.md 3). What ends a
@@ -20,13 +21,16 @@
 #include "ingest/copy.h"
 
 struct ingest_options {
-	struct boundary until;       /* end once this boundary is confirmed and all copies are complete; 0: never */
-	bool until_caught_up;        /* as until, with the source's WAL position when the copies became complete */
-	const atomic_bool *stop;     /* end as soon as what was published is acknowledged */
-	int stop_fd;                 /* becomes readable with stop; -1: none */
-	const char *instance;        /* for messages and application_name */
-	bool topics_exist;           /* topics are neither made nor checked: a broker without admin calls */
-	int patience_ms;             /* how long the first generation may fail to start before that is a fault */
+	struct boundary
+	    until; /* end once this boundary is confirmed and all copies are complete; 0: never */
+	bool until_caught_up;    /* as until, with the source's WAL position when the copies became
+				    complete */
+	const atomic_bool *stop; /* end as soon as what was published is acknowledged */
+	int stop_fd;             /* becomes readable with stop; -1: none */
+	const char *instance;    /* for messages and application_name */
+	bool topics_exist; /* topics are neither made nor checked: a broker without admin calls */
+	int patience_ms;   /* how long the first generation may fail to start before that is a fault
+			    */
 };
 
 enum ingest_phase { INGEST_STARTING, INGEST_STREAMING, INGEST_WAITING, INGEST_ENDED };
@@ -37,21 +41,21 @@ enum { INGEST_COPIES_SHOWN = 64 };
 struct ingest_numbers {
 	enum ingest_phase phase;
 	uint64_t generation;
-	uint64_t decoded;            /* changes, of this generation */
+	uint64_t decoded; /* changes, of this generation */
 	uint64_t transactions;
-	uint64_t published, acked;   /* records of this generation */
+	uint64_t published, acked; /* records of this generation */
 	uint64_t bytes;
 	uint64_t outstanding;
-	struct boundary boundary;    /* newest read */
-	struct boundary confirmed;   /* what the source may forget */
-	uint64_t source_end;         /* the source's WAL end as it last said */
+	struct boundary boundary;  /* newest read */
+	struct boundary confirmed; /* what the source may forget */
+	uint64_t source_end;       /* the source's WAL end as it last said */
 	uint64_t lag_bytes;
-	int64_t commit_us;           /* commit time of the newest transaction */
+	int64_t commit_us; /* commit time of the newest transaction */
 	size_t tables, tables_complete;
-	size_t copy_count;           /* tables of the running round, at most INGEST_COPIES_SHOWN */
+	size_t copy_count; /* tables of the running round, at most INGEST_COPIES_SHOWN */
 	struct copy_progress copies[INGEST_COPIES_SHOWN];
 	char copy_names[INGEST_COPIES_SHOWN][64];
-	char problem[256];           /* WAITING: why */
+	char problem[256]; /* WAITING: why */
 };
 
 /* Shared with whoever wants to show it. */

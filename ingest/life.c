@@ -16,11 +16,11 @@
 enum {
 	ARENA_BYTES = 256 << 20,
 	FEEDBACK_US = 1000 * 1000,
-	FEEDBACK_SOON_US = 200 * 1000,  /* when something new can be confirmed */
+	FEEDBACK_SOON_US = 200 * 1000, /* when something new can be confirmed */
 	SLOT_POLL_MS = 500,
 	SLOT_ALIVE_US = 5 * 1000 * 1000,
 	SLOT_MARGIN_MS = 10 * 1000,
-	SLOT_WAIT_MS = 70 * 1000,       /* when wal_sender_timeout is off */
+	SLOT_WAIT_MS = 70 * 1000, /* when wal_sender_timeout is off */
 };
 
 bool life_is_stopped(const struct life *l)
@@ -91,7 +91,8 @@ static bool make_relation(void *arg, const struct pgoutput_relation *message,
 {
 	struct life *l = arg;
 
-	return catalog_relation(l->plain, message, l->m, previous, previous->version + 1, from, a, ret, f);
+	return catalog_relation(l->plain, message, l->m, previous, previous->version + 1, from, a,
+				ret, f);
 }
 
 static void reshaped(void *arg, uint32_t oid, struct position at)
@@ -145,7 +146,8 @@ static bool topics_exist(struct life *l, bool is_new, struct fault *f)
 	       kafka_topics_ensure(l->reader, specs, sizeof(specs) / sizeof(*specs), is_new, f);
 }
 
-/* Without an identity nothing of ours may be there yet: it would be of a life we know nothing of. */
+/* Without an identity nothing of ours may be there yet: it would be of a life we know nothing of.
+ */
 static bool check_untouched(struct life *l, struct fault *f)
 {
 	const struct resume_request q = request(l);
@@ -158,7 +160,8 @@ static bool check_untouched(struct life *l, struct fault *f)
 			return false;
 		if (high > 0)
 			return fault(f, FAULT_STOP,
-				     "topic %s has records, but %s does not know this migration: delete the topics "
+				     "topic %s has records, but %s does not know this migration: "
+				     "delete the topics "
 				     "(foreshadow drop), or restore %s",
 				     l->m->changes_topic, l->m->control_topic, l->m->control_topic);
 	}
@@ -166,7 +169,8 @@ static bool check_untouched(struct life *l, struct fault *f)
 		return false;
 	if (slot.exists)
 		return fault(f, FAULT_STOP,
-			     "the source has a replication slot %s, but %s does not know this migration: drop the "
+			     "the source has a replication slot %s, but %s does not know this "
+			     "migration: drop the "
 			     "slot (SELECT pg_drop_replication_slot('%s')), or restore the topic",
 			     l->m->slot, l->m->control_topic, l->m->slot);
 	return true;
@@ -203,7 +207,8 @@ static bool gap_possible(const struct life *l, const char *why, struct fault *f)
 	char from[LSN_TEXT], to[LSN_TEXT];
 
 	return fault(f, FAULT_LOST,
-		     "%s: a gap from %s to %s is possible; drop the migration (foreshadow drop) and copy again",
+		     "%s: a gap from %s to %s is possible; drop the migration (foreshadow drop) "
+		     "and copy again",
 		     why, lsn_format(l->identity.slot_lsn.v, from),
 		     lsn_format(source_identify(l->source)->wal_position, to));
 }
@@ -218,13 +223,14 @@ static bool check_slot(struct life *l, const struct source_slot *slot, struct fa
 	}
 	if (!slot->is_logical || strcmp(slot->plugin, "pgoutput") != 0 ||
 	    boundary_cmp(slot->confirmed_flush, l->identity.slot_lsn) < 0) {
-		snprintf(why, sizeof(why), "the replication slot %s is not the one this migration made",
-			 l->m->slot);
+		snprintf(why, sizeof(why),
+			 "the replication slot %s is not the one this migration made", l->m->slot);
 		return gap_possible(l, why, f);
 	}
 	if (strcmp(slot->wal_status, "lost") == 0) {
 		snprintf(why, sizeof(why),
-			 "the replication slot %s was invalidated (wal_status lost, see max_slot_wal_keep_size)",
+			 "the replication slot %s was invalidated (wal_status lost, see "
+			 "max_slot_wal_keep_size)",
 			 l->m->slot);
 		return gap_possible(l, why, f);
 	}
@@ -239,26 +245,30 @@ static bool check_identity(struct life *l, struct fault *f)
 
 	if (l->identity.partition_count != l->m->partition_count)
 		return fault(f, FAULT_STOP,
-			     "kafka.partitions is %d, but this migration began with %d: set it back; the number is "
+			     "kafka.partitions is %d, but this migration began with %d: set it "
+			     "back; the number is "
 			     "frozen because it decides where a key goes",
 			     l->m->partition_count, l->identity.partition_count);
 	if (strcmp(l->identity.slot, l->m->slot) != 0)
-		return fault(f, FAULT_STOP, "this migration's slot is %s, not %s", l->identity.slot, l->m->slot);
+		return fault(f, FAULT_STOP, "this migration's slot is %s, not %s", l->identity.slot,
+			     l->m->slot);
 	if (l->identity.system_id != own.system_id || l->identity.timeline != own.timeline) {
 		snprintf(why, sizeof(why),
-			 "the source is system %llu, timeline %u, but this migration began on system %llu, "
+			 "the source is system %llu, timeline %u, but this migration began on "
+			 "system %llu, "
 			 "timeline %u",
 			 (unsigned long long)own.system_id, own.timeline,
 			 (unsigned long long)l->identity.system_id, l->identity.timeline);
 		return gap_possible(l, why, f);
 	}
-	return source_slot_state(l->plain, l->m->slot, &l->arena, &slot, f) && check_slot(l, &slot, f);
+	return source_slot_state(l->plain, l->m->slot, &l->arena, &slot, f) &&
+	       check_slot(l, &slot, f);
 }
 
 static bool publication(struct life *l, struct fault *f)
 {
-	struct source_table *tables = arena_alloc(&l->arena,
-						  (l->catalog.relation_count + 1) * sizeof(*tables));
+	struct source_table *tables = arena_alloc(&l->arena, (l->catalog.relation_count + 1) *
+								 sizeof(*tables));
 
 	if (!tables)
 		return fault(f, FAULT_INTERNAL, "out of memory");
@@ -266,7 +276,8 @@ static bool publication(struct life *l, struct fault *f)
 		tables[i].schema = l->catalog.relations[i]->schema;
 		tables[i].table = l->catalog.relations[i]->table;
 	}
-	return source_publication_ensure(l->plain, l->m->publication, tables, l->catalog.relation_count, f);
+	return source_publication_ensure(l->plain, l->m->publication, tables,
+					 l->catalog.relation_count, f);
 }
 
 static bool connect_source(struct life *l, struct fault *f)
@@ -275,9 +286,13 @@ static bool connect_source(struct life *l, struct fault *f)
 	if (!l->source)
 		return false;
 	l->plain = pg_connect(&l->m->source, PG_PLAIN, "foreshadow ingest", f);
-	return l->plain && source_check(l->plain, f) &&
-	       catalog_read(l->plain, l->m, &l->arena, &l->catalog, f) &&
-	       catalog_accept(&l->catalog, l->m, f);
+	if (!l->plain || !source_check(l->plain, f) ||
+	    !catalog_read(l->plain, l->m, &l->arena, &l->catalog, f) ||
+	    !catalog_accept(&l->catalog, l->m, f))
+		return false;
+	for (size_t i = 0; i < l->catalog.note_count; i++)
+		log_info("%s", l->catalog.notes[i]);
+	return true;
 }
 
 static bool identify(struct life *l, struct fault *f)
@@ -331,7 +346,8 @@ static bool wait_for_slot(struct life *l, struct fault *f)
 	int64_t began_us = clock_us(), last_us;
 	bool is_told = false;
 
-	last_us = began_us + (int64_t)(timeout_ms ? timeout_ms + SLOT_MARGIN_MS : SLOT_WAIT_MS) * 1000;
+	last_us = began_us +
+		  (int64_t)(timeout_ms ? timeout_ms + SLOT_MARGIN_MS : SLOT_WAIT_MS) * 1000;
 	while (clock_us() < last_us) {
 		struct source_slot slot;
 		double age;
@@ -344,8 +360,8 @@ static bool wait_for_slot(struct life *l, struct fault *f)
 		if (clock_us() - began_us > SLOT_ALIVE_US && age >= 0 && age < 3)
 			return true;
 		if (!is_told)
-			log_info("waiting for the slot slot=%s held_by_pid=%d last_reply_s=%.1f", l->m->slot,
-				 slot.active_pid, age);
+			log_info("waiting for the slot slot=%s held_by_pid=%d last_reply_s=%.1f",
+				 l->m->slot, slot.active_pid, age);
 		is_told = true;
 		if (!life_serve(l, SLOT_POLL_MS, f))
 			return false;
@@ -367,8 +383,9 @@ static bool take_slot(struct life *l, struct fault *f)
 	if (!source_slot_state(l->plain, l->m->slot, &l->arena, &slot, f))
 		return false;
 	if (slot.active_pid != source_pid(l->source))
-		return fault(f, FAULT_ENVIRONMENT, "the slot %s is held by pid %d, not by us (pid %d)",
-			     l->m->slot, slot.active_pid, source_pid(l->source));
+		return fault(f, FAULT_ENVIRONMENT,
+			     "the slot %s is held by pid %d, not by us (pid %d)", l->m->slot,
+			     slot.active_pid, source_pid(l->source));
 	l->confirmed = l->fed_back = slot.confirmed_flush;
 	l->is_streaming = true;
 	l->feedback_us = clock_us();
@@ -394,7 +411,8 @@ static bool next_generation(struct life *l, const struct resume_request *q, stru
 	return memory_identity_write(&l->memory, &l->identity, f);
 }
 
-/* A process that slept since it took the slot must not go on: its successor reads behind our fence. */
+/* A process that slept since it took the slot must not go on: its successor reads behind our fence.
+ */
 static bool still_ours(struct life *l, struct fault *f)
 {
 	struct source_slot slot;
@@ -402,7 +420,8 @@ static bool still_ours(struct life *l, struct fault *f)
 	if (!source_slot_state(l->plain, l->m->slot, &l->arena, &slot, f))
 		return false;
 	return slot.active_pid == source_pid(l->source) ||
-	       fault(f, FAULT_ENVIRONMENT, "the slot %s was taken by pid %d", l->m->slot, slot.active_pid);
+	       fault(f, FAULT_ENVIRONMENT, "the slot %s was taken by pid %d", l->m->slot,
+		     slot.active_pid);
 }
 
 static struct boundary newest_accepted(const struct life *l, const struct resume *partitions)
@@ -416,12 +435,24 @@ static struct boundary newest_accepted(const struct life *l, const struct resume
 	return newest;
 }
 
-/* Bases; and for a slot that has confirmed nothing yet the first barrier, at its creation. */
+/* Has nothing been published since the slot was made? */
+static bool is_untouched(const struct life *l, const struct resume *partitions)
+{
+	if (boundary_cmp(l->confirmed, l->identity.slot_lsn) != 0)
+		return false;
+	for (int p = 0; p < l->m->partition_count; p++) {
+		if (partitions[p].sequence.ordinal > 0)
+			return false;
+	}
+	return true;
+}
+
+/* Bases; and if there is nothing else yet the first barrier, at the slot's creation. */
 static bool lay_base(struct life *l, const struct resume *partitions, struct fault *f)
 {
 	struct publish_place *places = arena_alloc(&l->arena,
 						   (size_t)l->m->partition_count * sizeof(*places));
-	bool is_untouched = boundary_cmp(l->confirmed, l->identity.slot_lsn) == 0;
+	bool is_first = is_untouched(l, partitions);
 	const struct barrier none = { 0 };
 
 	if (!places)
@@ -429,18 +460,18 @@ static bool lay_base(struct life *l, const struct resume *partitions, struct fau
 	for (int p = 0; p < l->m->partition_count; p++)
 		places[p] = (struct publish_place) { partitions[p].sequence.ordinal,
 						     partitions[p].sequence.position };
-	if (!publish_base(l->publish, places, is_untouched ? (struct boundary) { 0 } : l->confirmed, f))
+	if (!publish_base(l->publish, places, is_first ? (struct boundary) { 0 } : l->confirmed, f))
 		return false;
 	failpoint("ingest.base_sent");
-	return !is_untouched || (publish_barrier(l->publish, l->confirmed, &none, f) &&
-				 publish_drain(l->publish, f));
+	return !is_first || (publish_barrier(l->publish, l->confirmed, &none, f) &&
+			     publish_drain(l->publish, f));
 }
 
-static bool take_partitions(struct life *l, struct boundary *ret_accepted, struct barrier *ret_counts,
-			    struct fault *f)
+static bool take_partitions(struct life *l, struct boundary *ret_accepted,
+			    struct barrier *ret_counts, struct fault *f)
 {
-	struct resume *partitions = arena_alloc(&l->arena,
-						(size_t)l->m->partition_count * sizeof(*partitions));
+	struct resume *partitions = arena_alloc(&l->arena, (size_t)l->m->partition_count *
+							       sizeof(*partitions));
 	struct resume_request q = request(l);
 
 	if (!partitions)
@@ -547,8 +578,8 @@ bool life_open(struct life *l, struct fault *f)
 		return fault(f, FAULT_INTERNAL, "no eventfd");
 	l->reader = kafka_reader(&l->kafka, f);
 	if (!l->reader || !connect_source(l, f) || !identify(l, f) || !take_slot(l, f) ||
-	    !open_publish(l, f) || !take_partitions(l, &accepted, &counts, f) || !open_history(l, f) ||
-	    !open_stream(l, accepted, &counts, f))
+	    !open_publish(l, f) || !take_partitions(l, &accepted, &counts, f) ||
+	    !open_history(l, f) || !open_stream(l, accepted, &counts, f))
 		return false;
 	log_info("streaming generation=%llu confirmed=%s tables=%zu binary=%s",
 		 (unsigned long long)l->generation, lsn_format(l->confirmed.v, text),

@@ -2,10 +2,10 @@
 /*
  * life - one generation of ingest: everything it holds, and how it starts.
  *
- * life_open goes through the start sequence of docs/internals.md 3. From the moment it has the slot,
- * every wait goes through life_serve, which takes delivery reports and gives feedback: the source
- * hears from us also while a partition's tail is read, a record waits for room, or a control record
- * for its acknowledgement.
+ * life_open goes through the start sequence of docs/internals.md 3. From the moment it has the
+ * slot, every wait goes through life_serve, which takes delivery reports and gives feedback: the
+ * source hears from us also while a partition's tail is read, a record waits for room, or a control
+ * record for its acknowledgement.
  *
  * Only the thread that runs ingest touches a life.
  */
@@ -26,12 +26,12 @@ struct life {
 	const struct migration *m;
 	const struct ingest_options *options;
 	struct kafka_conf kafka;
-	struct control *control;     /* outlives the life */
-	struct framing *framing;     /* so does this, */
-	struct registry *registry;   /* and this (NULL: none) */
+	struct control *control;   /* outlives the life */
+	struct framing *framing;   /* so does this, */
+	struct registry *registry; /* and this (NULL: none) */
 	struct memory memory;
 
-	struct arena arena;          /* of the life */
+	struct arena arena; /* of the life */
 	struct catalog catalog;
 	struct source *source;
 	PGconn *plain;
@@ -44,12 +44,12 @@ struct life {
 
 	struct memory_identity identity;
 	uint64_t generation;
-	struct boundary confirmed;   /* at least this was confirmed to the source */
+	struct boundary confirmed; /* at least this was confirmed to the source */
 	struct boundary fed_back;
 	int64_t feedback_us, feedback_every_us;
-	uint64_t source_end;         /* the source's WAL end as it last said */
-	bool is_streaming;           /* START_REPLICATION has succeeded */
-	bool is_draining;            /* the stop flag has been seen: go on waiting for acknowledgements */
+	uint64_t source_end; /* the source's WAL end as it last said */
+	bool is_streaming;   /* START_REPLICATION has succeeded */
+	bool is_draining;    /* the stop flag has been seen: go on waiting for acknowledgements */
 };
 
 /* m, options, kafka, control, framing are set. On failure life_close is still to be called. */

@@ -30,8 +30,8 @@ bool memory_put(const struct memory *m, const char *key, struct span value, stru
 static bool put_json(const struct memory *m, const char *key, json_t *json, struct fault *f)
 {
 	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
-	bool ok = text ? memory_put(m, key, span_str(text), f) :
-			 fault(f, FAULT_INTERNAL, "control record %s could not be written", key);
+	bool ok = text ? memory_put(m, key, span_str(text), f)
+		       : fault(f, FAULT_INTERNAL, "control record %s could not be written", key);
 
 	free(text);
 	json_decref(json);
@@ -89,13 +89,15 @@ bool memory_identity_write(const struct memory *m, const struct memory_identity 
 			   struct fault *f)
 {
 	char system_id[24], lsn[LSN_TEXT];
-	json_t *slot_lsn = id->has_slot_lsn ? json_string(lsn_format(id->slot_lsn.v, lsn)) : json_null();
+	json_t *slot_lsn = id->has_slot_lsn ? json_string(lsn_format(id->slot_lsn.v, lsn))
+					    : json_null();
 
 	snprintf(system_id, sizeof(system_id), "%" PRIu64, id->system_id);
 	return put_json(m, "identity",
-			json_pack("{s:s, s:i, s:s, s:o, s:i, s:I}", "system_id", system_id, "timeline",
-				  (int)id->timeline, "slot", id->slot, "slot_lsn", slot_lsn, "partitions",
-				  id->partition_count, "generation", (json_int_t)id->generation),
+			json_pack("{s:s, s:i, s:s, s:o, s:i, s:I}", "system_id", system_id,
+				  "timeline", (int)id->timeline, "slot", id->slot, "slot_lsn",
+				  slot_lsn, "partitions", id->partition_count, "generation",
+				  (json_int_t)id->generation),
 			f);
 }
 
@@ -203,7 +205,8 @@ bool memory_copies_read(const struct memory *m, struct arena *a, struct memory_c
 
 static const char *copy_key(uint32_t oid, uint32_t attempt, enum memory_copy_step step, char *text)
 {
-	snprintf(text, KEY_BYTES, "copy/%" PRIu32 "/%08" PRIu32 "/%s", oid, attempt, step_names[step]);
+	snprintf(text, KEY_BYTES, "copy/%" PRIu32 "/%08" PRIu32 "/%s", oid, attempt,
+		 step_names[step]);
 	return text;
 }
 
@@ -245,6 +248,7 @@ bool memory_copy_void(const struct memory *m, uint64_t generation, uint32_t oid,
 {
 	char key[KEY_BYTES];
 
-	return put_json(m, copy_key(oid, attempt, MEMORY_VOID, key),
-			json_pack("{s:s, s:I}", "reason", reason, "generation", (json_int_t)generation), f);
+	return put_json(
+	    m, copy_key(oid, attempt, MEMORY_VOID, key),
+	    json_pack("{s:s, s:I}", "reason", reason, "generation", (json_int_t)generation), f);
 }

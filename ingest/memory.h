@@ -21,8 +21,8 @@ struct memory {
 };
 
 /*
- * Acknowledged when true. Tries as long as idle lets it, in slices between which the source hears from
- * us: a record given up here could still arrive after it was decided that it is not there.
+ * Acknowledged when true. Tries as long as idle lets it, in slices between which the source hears
+ * from us: a record given up here could still arrive after it was decided that it is not there.
  */
 bool memory_put(const struct memory *m, const char *key, struct span value, struct fault *f);
 
@@ -30,7 +30,7 @@ struct memory_identity {
 	uint64_t system_id;
 	uint32_t timeline;
 	const char *slot;
-	bool has_slot_lsn;       /* false: the slot is being made */
+	bool has_slot_lsn; /* false: the slot is being made */
 	struct boundary slot_lsn;
 	int partition_count;
 	uint64_t generation;
@@ -42,7 +42,7 @@ bool memory_identity_write(const struct memory *m, const struct memory_identity 
 			   struct fault *f);
 
 enum memory_copy_step { MEMORY_BEGIN, MEMORY_POINT, MEMORY_COMPLETE, MEMORY_VOID };
-struct memory_copy {             /* one attempt of one table */
+struct memory_copy { /* one attempt of one table */
 	uint32_t oid, attempt;
 	bool has[MEMORY_VOID + 1];
 	struct boundary begin;

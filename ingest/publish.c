@@ -10,8 +10,8 @@
 #include "ingest/ack.h"
 
 enum {
-	MESSAGE_MAX_BYTES = 64 << 20,   /* max.message.bytes of our topics */
-	MESSAGE_OVERHEAD_BYTES = 4096,  /* batch and record headers, with room to spare */
+	MESSAGE_MAX_BYTES = 64 << 20,  /* max.message.bytes of our topics */
+	MESSAGE_OVERHEAD_BYTES = 4096, /* batch and record headers, with room to spare */
 	BARRIER_MAX = 1024,
 	IDLE_MS = 50,
 	REPORT_BATCH = 1024,
@@ -25,7 +25,7 @@ struct publish {
 	struct publish_place *places;
 	struct ack *ack;
 	uint64_t generation;
-	uint64_t marks;              /* snapshot fences and bases that are out */
+	uint64_t marks; /* snapshot fences and bases that are out */
 	struct buf record;
 	struct publish_totals totals;
 	const rd_kafka_message_t *reports[REPORT_BATCH];
@@ -68,7 +68,7 @@ void publish_free(struct publish *p)
 		return;
 	if (p->client)
 		rd_kafka_purge(p->client, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT |
-						  RD_KAFKA_PURGE_F_NON_BLOCKING);
+					      RD_KAFKA_PURGE_F_NON_BLOCKING);
 	if (p->changes)
 		rd_kafka_topic_destroy(p->changes);
 	if (p->snapshot)
@@ -97,10 +97,11 @@ static bool take_report(struct publish *p, const rd_kafka_message_t *m, struct f
 	if (m->err && (is_change || !m->_private))
 		return fault(f, FAULT_ENVIRONMENT,
 			     "%s, partition %d: a record was not delivered: %s",
-			     is_change ? p->conf.changes_topic : p->conf.snapshot_topic, (int)m->partition,
-			     rd_kafka_err2str(m->err));
+			     is_change ? p->conf.changes_topic : p->conf.snapshot_topic,
+			     (int)m->partition, rd_kafka_err2str(m->err));
 	if (is_change)
-		return ack_delivered(p->ack, (int)m->partition, (uint64_t)(uintptr_t)m->_private, f);
+		return ack_delivered(p->ack, (int)m->partition, (uint64_t)(uintptr_t)m->_private,
+				     f);
 	if (m->_private)
 		p->conf.copied(p->conf.arg, m);
 	else
@@ -118,8 +119,8 @@ static bool take_error(struct publish *p, rd_kafka_event_t *event, struct fault 
 		return true;
 	}
 	err = rd_kafka_fatal_error(p->client, text, sizeof(text));
-	return fault(f, FAULT_ENVIRONMENT, "the producer cannot go on: %s: %s", rd_kafka_err2name(err),
-		     text);
+	return fault(f, FAULT_ENVIRONMENT, "the producer cannot go on: %s: %s",
+		     rd_kafka_err2name(err), text);
 }
 
 bool publish_serve(struct publish *p, struct fault *f)
@@ -132,7 +133,8 @@ bool publish_serve(struct publish *p, struct fault *f)
 
 		switch (rd_kafka_event_type(event)) {
 		case RD_KAFKA_EVENT_DR:
-			while (ok && (n = rd_kafka_event_message_array(event, p->reports, REPORT_BATCH)) > 0) {
+			while (ok && (n = rd_kafka_event_message_array(event, p->reports,
+								       REPORT_BATCH)) > 0) {
 				for (size_t i = 0; ok && i < n; i++)
 					ok = take_report(p, p->reports[i], f);
 			}
@@ -163,8 +165,8 @@ bool publish_drain(struct publish *p, struct fault *f)
 static bool produce(struct publish *p, rd_kafka_topic_t *topic, int partition, struct span key,
 		    void *opaque, struct fault *f)
 {
-	while (rd_kafka_produce(topic, partition, RD_KAFKA_MSG_F_COPY, p->record.p, p->record.n, key.p,
-				key.n, opaque) != 0) {
+	while (rd_kafka_produce(topic, partition, RD_KAFKA_MSG_F_COPY, p->record.p, p->record.n,
+				key.p, key.n, opaque) != 0) {
 		rd_kafka_resp_err_t err = rd_kafka_last_error();
 
 		if (err != RD_KAFKA_RESP_ERR__QUEUE_FULL) {
@@ -291,11 +293,13 @@ static bool too_large(const struct publish *p, struct span what, struct span key
 {
 	enum { SHOWN = 200 };
 
-	return fault(f, FAULT_STOP,
-		     "a record of %.*s is %zu bytes, key %.*s: a record may have %d bytes (max.message.bytes of "
-		     "topic %s): shorten the value on the source, or leave the table out of tables:",
-		     SPAN_ARG(what), p->record.n, (int)(key.n > SHOWN ? SHOWN : key.n), key.p ? key.p : "",
-		     MESSAGE_MAX_BYTES - MESSAGE_OVERHEAD_BYTES, p->conf.changes_topic);
+	return fault(
+	    f, FAULT_STOP,
+	    "a record of %.*s is %zu bytes, key %.*s: a record may have %d bytes "
+	    "(max.message.bytes of "
+	    "topic %s): shorten the value on the source, or leave the table out of tables:",
+	    SPAN_ARG(what), p->record.n, (int)(key.n > SHOWN ? SHOWN : key.n), key.p ? key.p : "",
+	    MESSAGE_MAX_BYTES - MESSAGE_OVERHEAD_BYTES, p->conf.changes_topic);
 }
 
 static bool fits(const struct publish *p, struct span key)
@@ -335,7 +339,8 @@ static bool exclusive_to(struct publish *p, int partition, const struct event_he
 	}
 	head = next_head(p, partition, EVENT_EXCLUSIVE, h);
 	buf_reset(&p->record);
-	if (!event_write_exclusive(p->conf.framing, &head, e, &p->record) && !buf_failed(&p->record))
+	if (!event_write_exclusive(p->conf.framing, &head, e, &p->record) &&
+	    !buf_failed(&p->record))
 		return fault(f, FAULT_INTERNAL, "an exclusive event could not be written");
 	if (!fits(p, no_key))
 		return too_large(p, span_str("an exclusive event"), no_key, f);

@@ -9,8 +9,8 @@
  * The encode buffer is copied into librdkafka's queue. When that is full nobody may read the socket
  * any more, but delivery reports, feedback and the stop flag must be served: idle() does that.
  * Delivery reports come in batches; those of <m>.changes go to ack, those of <m>.snapshot to
- * copied(). A report of failure, or one out of order, ends the generation (FAULT_ENVIRONMENT): a new
- * one reads what Kafka really has.
+ * copied(). A report of failure, or one out of order, ends the generation (FAULT_ENVIRONMENT): a
+ * new one reads what Kafka really has.
  *
  * Thread: ingest. Copy workers may use publish_client() to produce to <m>.snapshot (librdkafka is
  * thread-safe); they must give every message an opaque that is not NULL.
@@ -36,10 +36,10 @@ struct publish_conf {
 	const struct framing *framing;
 	const char *changes_topic, *snapshot_topic;
 	int partition_count;
-	int event_fd;                /* signalled when reports are waiting; may be -1 */
+	int event_fd; /* signalled when reports are waiting; may be -1 */
 	publish_idle idle;
 	publish_copied copied;
-	void *arg;                   /* of both */
+	void *arg; /* of both */
 };
 
 struct publish *publish_new(const struct publish_conf *conf, struct fault *f);
@@ -55,8 +55,8 @@ struct publish_place {
 
 /* Fences of generation to every partition of both topics; returns when all are acknowledged. */
 bool publish_fence(struct publish *p, uint64_t generation, struct fault *f);
-/* places[partition_count]: bases of the generation to every partition of both topics; returns when all are
- * acknowledged. confirmed: what the slot has confirmed. */
+/* places[partition_count]: bases of the generation to every partition of both topics; returns when
+ * all are acknowledged. confirmed: what the slot has confirmed. */
 bool publish_base(struct publish *p, const struct publish_place *places, struct boundary confirmed,
 		  struct fault *f);
 
@@ -66,8 +66,8 @@ bool publish_has(const struct publish *p, int partition, struct position at);
 bool publish_is_within(const struct publish *p, struct boundary x);
 
 /*
- * One row change; h: everything but kind, fingerprint, generation and ordinal. what names the table, for
- * the message when the record is too large.
+ * One row change; h: everything but kind, fingerprint, generation and ordinal. what names the
+ * table, for the message when the record is too large.
  */
 bool publish_change(struct publish *p, const struct codec *c, int partition, struct span key,
 		    const struct event_head *h, const struct change *ch, struct fault *f);

@@ -106,17 +106,20 @@ bool resume_check(const struct resume *r, int partition, struct fault *f)
 
 	if (!r->has_start)
 		return fault(f, FAULT_LOST,
-			     "partition %d of the changes topic: Kafka lost all up to %s, which the slot has "
+			     "partition %d of the changes topic: Kafka lost all up to %s, which "
+			     "the slot has "
 			     "confirmed: drop the migration and copy again",
 			     partition, lsn_format(r->confirmed.v, wants));
 	if (boundary_cmp(r->sequence.barrier, r->confirmed) >= 0)
 		return true;
 	return fault(f, FAULT_LOST,
-		     "partition %d of the changes topic: Kafka lost %s..%s: its newest intact barrier is the "
-		     "former (ordinal %llu), the slot has confirmed the latter: restore the topic, or drop the "
+		     "partition %d of the changes topic: Kafka lost %s..%s: its newest intact "
+		     "barrier is the "
+		     "former (ordinal %llu), the slot has confirmed the latter: restore the topic, "
+		     "or drop the "
 		     "migration and copy again",
-		     partition, lsn_format(r->sequence.barrier.v, has), lsn_format(r->confirmed.v, wants),
-		     (unsigned long long)r->sequence.ordinal);
+		     partition, lsn_format(r->sequence.barrier.v, has),
+		     lsn_format(r->confirmed.v, wants), (unsigned long long)r->sequence.ordinal);
 }
 
 /* One partition's window, while it is read. */
@@ -130,7 +133,8 @@ enum { FIRST_WINDOW = 256, CONSUME_MS = 100, BOUNDS_US = 10 * 1000 * 1000 };
 static bool assign(const struct resume_request *q, const char *topic, const struct window *windows,
 		   struct fault *f)
 {
-	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(q->partition_count);
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(
+	    q->partition_count);
 	rd_kafka_resp_err_t err;
 
 	for (int p = 0; p < q->partition_count; p++) {
@@ -170,7 +174,8 @@ static bool read_windows(const struct resume_request *q, const char *topic, stru
 		}
 		if (!m)
 			continue;
-		if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF || m->err == RD_KAFKA_RESP_ERR__TRANSPORT ||
+		if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF ||
+		    m->err == RD_KAFKA_RESP_ERR__TRANSPORT ||
 		    m->err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
 			rd_kafka_message_destroy(m);
 			continue;
@@ -185,8 +190,8 @@ static bool read_windows(const struct resume_request *q, const char *topic, stru
 			bool is_done = false;
 
 			if (!take(arg, m->partition, span(m->payload, m->len), &is_done, f)) {
-				fault_in(f, "%s, partition %d, offset %lld", topic, (int)m->partition,
-					 (long long)m->offset);
+				fault_in(f, "%s, partition %d, offset %lld", topic,
+					 (int)m->partition, (long long)m->offset);
 				rd_kafka_message_destroy(m);
 				goto done;
 			}
@@ -225,7 +230,8 @@ static bool keep_counts(struct scan *s, const struct barrier *b, struct fault *f
 	return true;
 }
 
-static bool scan_take(void *arg, int partition, struct span record, bool *ret_is_done, struct fault *f)
+static bool scan_take(void *arg, int partition, struct span record, bool *ret_is_done,
+		      struct fault *f)
 {
 	struct scan *s = arg;
 	struct event e;
@@ -247,8 +253,8 @@ static bool scan_take(void *arg, int partition, struct span record, bool *ret_is
 	return true;
 }
 
-bool resume_bounds(const struct resume_request *q, const char *topic, int partition, int64_t *ret_low,
-		   int64_t *ret_high, struct fault *f)
+bool resume_bounds(const struct resume_request *q, const char *topic, int partition,
+		   int64_t *ret_low, int64_t *ret_high, struct fault *f)
 {
 	int64_t deadline_us = clock_us() + BOUNDS_US;
 
@@ -299,7 +305,8 @@ static bool read_until_sure(struct scan *s, struct window *windows, struct fault
 		for (int p = 0; p < q->partition_count; p++) {
 			if (!s->partitions[p].at_end)
 				return fault(f, FAULT_LOST,
-					     "%s, partition %d: our own fence of generation %llu is not there",
+					     "%s, partition %d: our own fence of generation %llu "
+					     "is not there",
 					     q->topic, p, (unsigned long long)q->generation);
 			unsure += !resume_is_sure(&s->partitions[p]);
 		}
@@ -362,7 +369,8 @@ static bool highest_take(void *arg, int partition, struct span record, bool *ret
 	return true;
 }
 
-bool resume_highest(const struct resume_request *q, const char *topic, uint64_t *ret, struct fault *f)
+bool resume_highest(const struct resume_request *q, const char *topic, uint64_t *ret,
+		    struct fault *f)
 {
 	enum { TAIL = 32 };
 	struct window *windows = calloc((size_t)q->partition_count, sizeof(*windows));

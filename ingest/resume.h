@@ -6,8 +6,8 @@
  * offset up to our own fence, and reads them by the consumers' rules (sequence.h):
  *
  * 1. Reading starts at the first barrier of the window that is at or before the slot's confirmed
- *    boundary and of no lower generation than what the window has shown before it; at the log's very
- *    beginning it starts with the slot itself (origin).
+ *    boundary and of no lower generation than what the window has shown before it; at the log's
+ * very beginning it starts with the slot itself (origin).
  * 2. A fence that lies before the window may have made that barrier stale without our knowing. So
  *    unless the window begins where the log begins, every generation between the barrier's and ours
  *    must have shown its fence in the window behind the barrier; otherwise a larger window is read.
@@ -27,13 +27,13 @@
 
 struct resume {
 	struct boundary confirmed;
-	uint64_t generation;         /* ours */
+	uint64_t generation; /* ours */
 	bool has_start, from_log_start, at_end;
 	uint64_t start_generation, highest_generation;
-	uint64_t fences, newest_fence;   /* behind the start, of rising generations below ours */
+	uint64_t fences, newest_fence; /* behind the start, of rising generations below ours */
 	uint64_t gaps;
-	struct sequence sequence;    /* the answer: last ordinal, position, newest accepted barrier */
-	struct boundary counted;     /* newest accepted barrier at or before confirmed */
+	struct sequence sequence; /* the answer: last ordinal, position, newest accepted barrier */
+	struct boundary counted;  /* newest accepted barrier at or before confirmed */
 };
 
 enum resume_step {
@@ -56,13 +56,13 @@ bool resume_check(const struct resume *r, int partition, struct fault *f);
 typedef bool (*resume_idle)(void *arg, int timeout_ms, struct fault *f);
 
 struct resume_request {
-	rd_kafka_t *reader;          /* kafka_reader */
+	rd_kafka_t *reader; /* kafka_reader */
 	const struct framing *framing;
 	const char *topic;
 	int partition_count;
-	struct boundary confirmed;   /* the slot's */
-	struct boundary origin;      /* the slot's creation */
-	uint64_t generation;         /* ours, fenced and acknowledged */
+	struct boundary confirmed; /* the slot's */
+	struct boundary origin;    /* the slot's creation */
+	uint64_t generation;       /* ours, fenced and acknowledged */
 	resume_idle idle;
 	void *idle_arg;
 };
@@ -75,9 +75,10 @@ bool resume_read(const struct resume_request *q, struct resume *partitions, stru
 		 struct barrier *ret_counts, struct fault *f);
 
 /* kafka_bounds, tried again while a partition's leader is being found. */
-bool resume_bounds(const struct resume_request *q, const char *topic, int partition, int64_t *ret_low,
-		   int64_t *ret_high, struct fault *f);
+bool resume_bounds(const struct resume_request *q, const char *topic, int partition,
+		   int64_t *ret_low, int64_t *ret_high, struct fault *f);
 /* Highest generation in the last records of every partition of a topic; 0 when there is none. */
-bool resume_highest(const struct resume_request *q, const char *topic, uint64_t *ret, struct fault *f);
+bool resume_highest(const struct resume_request *q, const char *topic, uint64_t *ret,
+		    struct fault *f);
 
 #endif

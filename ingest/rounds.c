@@ -18,11 +18,11 @@ enum round_state { ROUND_IDLE, ROUND_ANNOUNCED, ROUND_COPYING, ROUND_PAUSED };
 static const char *const state_names[] = { "idle", "announced", "copying", "paused" };
 
 struct table {
-	uint32_t oid, attempt;   /* newest attempt; 0: none */
+	uint32_t oid, attempt; /* newest attempt; 0: none */
 	bool is_complete;
-	bool is_void;            /* of a begun attempt: copied again in another round */
+	bool is_void; /* of a begun attempt: copied again in another round */
 	bool is_in_round;
-	bool is_reshaped;        /* to be made void at the next step */
+	bool is_reshaped; /* to be made void at the next step */
 };
 
 struct rounds {
@@ -33,7 +33,7 @@ struct rounds {
 	size_t table_count;
 	struct stream_copy *begun;
 	size_t begun_count;
-	struct boundary newest;  /* boundary of the newest round */
+	struct boundary newest; /* boundary of the newest round */
 	uint64_t round;
 	struct copy *copy;
 	bool has_point;
@@ -67,7 +67,8 @@ static const struct version *newest_version(const struct rounds *r, uint32_t oid
 
 /* ---- what an earlier generation left ---- */
 
-static bool void_incomplete(const struct rounds *r, const struct memory_copies *copies, struct fault *f)
+static bool void_incomplete(const struct rounds *r, const struct memory_copies *copies,
+			    struct fault *f)
 {
 	for (size_t i = 0; i < copies->count; i++) {
 		const struct memory_copy *c = &copies->copies[i];
@@ -77,8 +78,8 @@ static bool void_incomplete(const struct rounds *r, const struct memory_copies *
 		if (!memory_copy_void(&r->conf.memory, r->conf.generation, c->oid, c->attempt,
 				      "the ingest that copied it ended", f))
 			return false;
-		log_info("copy void table=%u attempt=%u reason=\"the ingest that copied it ended\"", c->oid,
-			 c->attempt);
+		log_info("copy void table=%u attempt=%u reason=\"the ingest that copied it ended\"",
+			 c->oid, c->attempt);
 	}
 	return true;
 }
@@ -112,7 +113,8 @@ static int begin_order(const void *a, const void *b)
 static bool group_begun(struct rounds *r, const struct memory_copies *copies, struct fault *f)
 {
 	struct memory_copy *sorted = arena_alloc(&r->arena, (copies->count + 1) * sizeof(*sorted));
-	struct exclusive_table *tables = arena_alloc(&r->arena, (copies->count + 1) * sizeof(*tables));
+	struct exclusive_table *tables = arena_alloc(&r->arena,
+						     (copies->count + 1) * sizeof(*tables));
 	size_t n = 0;
 
 	r->begun = arena_alloc(&r->arena, (copies->count + 1) * sizeof(*r->begun));
@@ -129,7 +131,8 @@ static bool group_begun(struct rounds *r, const struct memory_copies *copies, st
 
 		if (!last || boundary_cmp(last->at, sorted[i].begin) != 0) {
 			last = &r->begun[r->begun_count++];
-			*last = (struct stream_copy) { .at = sorted[i].begin, .tables = &tables[i] };
+			*last = (struct stream_copy) { .at = sorted[i].begin,
+						       .tables = &tables[i] };
 		}
 		last->tables[last->table_count++] = (struct exclusive_table) {
 			.oid = sorted[i].oid, .attempt = sorted[i].attempt
@@ -187,7 +190,8 @@ const struct stream_copy *rounds_begun(const struct rounds *r, size_t *ret_count
 /* ---- a round begins ---- */
 
 /* Does the catalog still say what the newest versions say? *ret_changed: new versions were made. */
-static bool refresh_versions(struct rounds *r, struct boundary at, bool *ret_changed, struct fault *f)
+static bool refresh_versions(struct rounds *r, struct boundary at, bool *ret_changed,
+			     struct fault *f)
 {
 	struct catalog now;
 	struct arena a;
@@ -212,8 +216,8 @@ static bool refresh_versions(struct rounds *r, struct boundary at, bool *ret_cha
 
 static bool begin_table(struct rounds *r, struct table *t, struct boundary at, struct fault *f)
 {
-	if (!memory_copy_begin(&r->conf.memory, r->conf.generation, t->oid, t->attempt + 1, at, r->round,
-			       f))
+	if (!memory_copy_begin(&r->conf.memory, r->conf.generation, t->oid, t->attempt + 1, at,
+			       r->round, f))
 		return false;
 	t->attempt++;
 	t->is_in_round = true;
@@ -232,7 +236,8 @@ static bool begin(struct rounds *r, struct stream *s, struct fault *f)
 		return false;
 	if (has_changed)
 		return fault(f, FAULT_ENVIRONMENT,
-			     "a table was altered before its copy: the stream begins anew with its new shape");
+			     "a table was altered before its copy: the stream begins anew with its "
+			     "new shape");
 	event.tables = calloc(r->table_count, sizeof(*event.tables));
 	if (!event.tables)
 		return fault(f, FAULT_INTERNAL, "out of memory");
@@ -246,15 +251,16 @@ static bool begin(struct rounds *r, struct stream *s, struct fault *f)
 			continue;
 		if (!begin_table(r, t, event.at, f))
 			goto done;
-		event.tables[event.table_count++] = (struct exclusive_table) { .oid = t->oid,
-									       .attempt = t->attempt };
+		event.tables[event.table_count++] = (struct exclusive_table) {
+			.oid = t->oid, .attempt = t->attempt
+		};
 	}
 	failpoint("ingest.copy_recorded");
 	if (!stream_copy(s, &event, f))
 		goto done;
 	publish_mark(r->conf.publish);
-	log_info("copy round begins round=%llu tables=%zu boundary=%s", (unsigned long long)r->round,
-		 event.table_count, lsn_format(event.at.v, text));
+	log_info("copy round begins round=%llu tables=%zu boundary=%s",
+		 (unsigned long long)r->round, event.table_count, lsn_format(event.at.v, text));
 	state_set(r, ROUND_ANNOUNCED, "the copy event is on its way");
 	ok = true;
 done:
@@ -285,7 +291,8 @@ static bool make_void(struct rounds *r, struct table *t, const char *reason, str
 	if (t->is_void || t->is_complete)
 		return true;
 	t->is_void = true;
-	log_warn("copy void table=%.*s attempt=%u reason=\"%s\"", SPAN_ARG(v->name), t->attempt, reason);
+	log_warn("copy void table=%.*s attempt=%u reason=\"%s\"", SPAN_ARG(v->name), t->attempt,
+		 reason);
 	return memory_copy_void(&r->conf.memory, r->conf.generation, t->oid, t->attempt, reason, f);
 }
 
@@ -335,7 +342,8 @@ static bool start_copy(struct rounds *r, struct fault *f)
 		const struct version *v = newest_version(r, t->oid);
 
 		if (t->is_in_round && !t->is_void && !t->is_complete)
-			tables[conf.table_count++] = (struct copy_table) { v->rel, v->codec, t->attempt };
+			tables[conf.table_count++] = (struct copy_table) { v->rel, v->codec,
+									   t->attempt };
 	}
 	failpoint("ingest.copy_begun");
 	if (conf.table_count > 0)
@@ -361,7 +369,8 @@ static bool take_point(struct rounds *r, struct boundary point, struct fault *f)
 		const struct table *t = &r->tables[i];
 
 		if (t->is_in_round && !t->is_void && !t->is_complete &&
-		    !memory_copy_point(&r->conf.memory, r->conf.generation, t->oid, t->attempt, point, f))
+		    !memory_copy_point(&r->conf.memory, r->conf.generation, t->oid, t->attempt,
+				       point, f))
 			return false;
 	}
 	log_info("copy point round=%llu point=%s", (unsigned long long)r->round,
@@ -377,11 +386,13 @@ static bool take_complete(struct rounds *r, const struct copy_event *e, struct f
 	if (!t || t->attempt != e->attempt)
 		return true;
 	failpoint("ingest.copy_complete");
-	if (!memory_copy_complete(&r->conf.memory, r->conf.generation, e->oid, e->attempt, e->records, f))
+	if (!memory_copy_complete(&r->conf.memory, r->conf.generation, e->oid, e->attempt,
+				  e->records, f))
 		return false;
 	t->is_complete = true;
-	log_info("copy complete table=%.*s attempt=%u rows=%llu", SPAN_ARG(newest_version(r, e->oid)->name),
-		 e->attempt, (unsigned long long)e->records);
+	log_info("copy complete table=%.*s attempt=%u rows=%llu",
+		 SPAN_ARG(newest_version(r, e->oid)->name), e->attempt,
+		 (unsigned long long)e->records);
 	return true;
 }
 

@@ -4,9 +4,9 @@
  *
  * A round's states:
  *   IDLE       nothing to copy, or waiting for a boundary beyond every earlier round's
- *   ANNOUNCED  begin records are in control, the COPY event is produced; waiting for its acknowledgements
- *   COPYING    the point is being asked for and rows are read (copy.h)
- *   PAUSED     a round failed; its tables are void; the next one after a back-off
+ *   ANNOUNCED  begin records are in control, the COPY event is produced; waiting for its
+ * acknowledgements COPYING    the point is being asked for and rows are read (copy.h) PAUSED     a
+ * round failed; its tables are void; the next one after a back-off
  *
  * What was begun and not completed when a generation ended is void (rounds_new), but its COPY event
  * still has its place in the stream: rounds_begun gives those to stream.
@@ -34,10 +34,10 @@ struct rounds_conf {
 	struct history *history;
 	const struct framing *framing;
 	struct publish *publish;
-	PGconn *plain;               /* to the source */
+	PGconn *plain; /* to the source */
 	uint64_t generation;
-	struct boundary origin;      /* the slot's creation: counts as the boundary of round 0 */
-	struct boundary confirmed;   /* rounds that began before it are not decoded again */
+	struct boundary origin;    /* the slot's creation: counts as the boundary of round 0 */
+	struct boundary confirmed; /* rounds that began before it are not decoded again */
 	const struct catalog *catalog;
 };
 
@@ -62,7 +62,8 @@ void rounds_reshaped(struct rounds *r, uint32_t oid, struct position at);
 bool rounds_is_done(const struct rounds *r);
 /* Tables complete, tables in all. */
 void rounds_count(const struct rounds *r, size_t *ret_complete, size_t *ret_tables);
-/* Progress of the tables of the running round: up to max, returns how many. names[i] lives until rounds_free. */
+/* Progress of the tables of the running round: up to max, returns how many. names[i] lives until
+ * rounds_free. */
 size_t rounds_progress(const struct rounds *r, struct copy_progress *progress, struct span *names,
 		       size_t max);
 

@@ -21,9 +21,9 @@ void route_release(struct route *r)
 static bool table_fault(const struct relation *rel, const struct column *column, struct fault *f,
 			const char *what)
 {
-	return fault(f, FAULT_INPUT, "%.*s.%.*s%s%.*s: %s", SPAN_ARG(rel->schema), SPAN_ARG(rel->table),
-		     column ? ", column " : "", column ? (int)column->name.n : 0,
-		     column ? column->name.p : "", what);
+	return fault(f, FAULT_INPUT, "%.*s.%.*s%s%.*s: %s", SPAN_ARG(rel->schema),
+		     SPAN_ARG(rel->table), column ? ", column " : "",
+		     column ? (int)column->name.n : 0, column ? column->name.p : "", what);
 }
 
 static bool one_value(struct route *r, const struct relation *rel, size_t i, struct cell cell,
@@ -60,7 +60,8 @@ static bool new_values(struct route *r, const struct version *v, const struct ro
 
 	*ret_has_unchanged = false;
 	for (size_t i = 0; i < rel->column_count; i++) {
-		bool is_old_known = s->old_kind == 'O' || (s->old_kind == 'K' && rel->columns[i].is_identity);
+		bool is_old_known = s->old_kind == 'O' ||
+				    (s->old_kind == 'K' && rel->columns[i].is_identity);
 
 		if (s->new_cells[i].format == 'u' && is_old_known) {
 			v->after[i] = v->before[i];
@@ -73,7 +74,8 @@ static bool new_values(struct route *r, const struct version *v, const struct ro
 		if (s->op == 'c')
 			return table_fault(rel, &rel->columns[i], f, "an insert lacks its value");
 		if (rel->columns[i].is_key)
-			return table_fault(rel, &rel->columns[i], f, "a key column's value was not sent");
+			return table_fault(rel, &rel->columns[i], f,
+					   "a key column's value was not sent");
 		*ret_has_unchanged = true;
 	}
 	return true;
@@ -96,10 +98,11 @@ static struct routed_record record(const struct route *r, const struct relation 
 {
 	struct span text = buf_span(key);
 
-	return (struct routed_record) { .op = op,
-					.partition = relation_partition(rel, text, r->partition_count),
-					.key = text,
-					.change = { before, after } };
+	return (
+	    struct routed_record) { .op = op,
+				    .partition = relation_partition(rel, text, r->partition_count),
+				    .key = text,
+				    .change = { before, after } };
 }
 
 static bool route_update(struct route *r, const struct version *v, const struct route_source *s,
@@ -109,11 +112,13 @@ static bool route_update(struct route *r, const struct version *v, const struct 
 	struct routed_record gone;
 
 	if (s->old_kind != 'O' && rel->keyless)
-		return table_fault(rel, NULL, f, "an update lacks the old row: REPLICA IDENTITY FULL is needed");
+		return table_fault(rel, NULL, f,
+				   "an update lacks the old row: REPLICA IDENTITY FULL is needed");
 	if (!key_of(rel, v->after, &r->new_key, f))
 		return false;
 	ret->kind = ROUTED_ONE;
-	ret->records[0] = record(r, rel, 'u', &r->new_key, s->old_kind ? v->before : NULL, v->after);
+	ret->records[0] = record(r, rel, 'u', &r->new_key, s->old_kind ? v->before : NULL,
+				 v->after);
 	if (!s->old_kind || rel->keyless)
 		return true;
 	if (!key_of(rel, v->before, &r->old_key, f))
@@ -150,7 +155,9 @@ bool route_change(struct route *r, const struct version *v, const struct route_s
 	if (s->op == 'd' && !s->old_kind)
 		return table_fault(v->rel, NULL, f, "a delete lacks the old row");
 	if (s->op == 'd' && v->rel->keyless && s->old_kind != 'O')
-		return table_fault(v->rel, NULL, f, "a delete lacks the full old row: REPLICA IDENTITY FULL is needed");
+		return table_fault(
+		    v->rel, NULL, f,
+		    "a delete lacks the full old row: REPLICA IDENTITY FULL is needed");
 	ret->kind = ROUTED_ONE;
 	if (!key_of(v->rel, s->op == 'd' ? v->before : v->after, &r->new_key, f))
 		return false;
@@ -167,7 +174,7 @@ int route_table_partition(struct route *r, const struct relation *rel, struct fa
 	if (!rel->keyless && rel->routing != ROUTE_TABLE)
 		return -1;
 	whole.keyless = true; /* its table part alone decides */
-	return key_of(&whole, &null, &r->new_key, f) ?
-		       relation_partition(&whole, buf_span(&r->new_key), r->partition_count) :
-		       -1;
+	return key_of(&whole, &null, &r->new_key, f)
+		   ? relation_partition(&whole, buf_span(&r->new_key), r->partition_count)
+		   : -1;
 }

@@ -6,11 +6,10 @@
  * keys become partitions:
  *
  *   insert, delete, update with the same key   one record
- *   key change, both keys in one partition     one op=u keyed by the new key; before has the old one
- *   key change, two partitions                 op=d in the old key's, op=c in the new key's, both with
- *                                              the change's position
- *   the same with a column that is unchanged   REKEY: the op=c could not be complete, so the change
- *                                              travels as op=u in an exclusive event
+ *   key change, both keys in one partition     one op=u keyed by the new key; before has the old
+ * one key change, two partitions                 op=d in the old key's, op=c in the new key's, both
+ * with the change's position the same with a column that is unchanged   REKEY: the op=c could not
+ * be complete, so the change travels as op=u in an exclusive event
  *
  * Keyless tables are routed whole, and always carry the full old row.
  *
@@ -36,8 +35,8 @@ void route_release(struct route *r);
 
 /* What pgoutput said; cells: one per column of the version. */
 struct route_source {
-	char op;                 /* c u d */
-	char old_kind;           /* 'K' key, 'O' full row, 0: not sent */
+	char op;       /* c u d */
+	char old_kind; /* 'K' key, 'O' full row, 0: not sent */
 	const struct cell *old_cells, *new_cells;
 };
 

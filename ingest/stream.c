@@ -41,19 +41,19 @@ struct stream {
 	struct route route;
 	struct arena message;
 
-	bool is_open;             /* a transaction */
+	bool is_open; /* a transaction */
 	struct commit_lsn commit;
 	uint64_t seq;
 	uint32_t xid;
 	int64_t ts_us;
 	struct boundary boundary; /* newest known */
 
-	struct boundary barrier;  /* newest of this life, or confirmed */
+	struct boundary barrier; /* newest of this life, or confirmed */
 	int64_t barrier_us;
 
-	struct table **tables;    /* open addressing by oid; slot_count is a power of two */
+	struct table **tables; /* open addressing by oid; slot_count is a power of two */
 	size_t slot_count, table_count;
-	struct table *newest;     /* the last one looked up */
+	struct table *newest; /* the last one looked up */
 
 	struct event_count *counts;
 	size_t count_count, count_cap;
@@ -205,7 +205,8 @@ static bool rekey_add_table(struct rekey *r, const struct relation *rel)
 		r->tables = tables;
 		r->table_cap = cap;
 	}
-	r->tables[r->table_count++] = (struct exclusive_table) { .oid = rel->oid, .version = rel->version };
+	r->tables[r->table_count++] = (struct exclusive_table) { .oid = rel->oid,
+								 .version = rel->version };
 	return true;
 }
 
@@ -224,7 +225,8 @@ static bool rekey_room(struct rekey *r)
 	return true;
 }
 
-/* Generation and ordinal stay 0 in the record: it must come out the same, to the byte, in every life. */
+/* Generation and ordinal stay 0 in the record: it must come out the same, to the byte, in every
+ * life. */
 static bool rekey_add(struct stream *s, const struct table *t, const struct event_head *h,
 		      const struct change *ch, struct fault *f)
 {
@@ -251,17 +253,21 @@ static bool rekey_add(struct stream *s, const struct table *t, const struct even
 /* The round's tables in the versions valid there. */
 static bool place_copy(struct stream *s, const struct stream_copy *copy, struct fault *f)
 {
-	struct event_head h = { .op = 'm', .position = position_at(copy->at), .boundary = copy->at };
+	struct event_head h = { .op = 'm',
+				.position = position_at(copy->at),
+				.boundary = copy->at };
 	struct exclusive e = { .kind = EXCLUSIVE_COPY,
 			       .tables = copy->tables,
 			       .table_count = copy->table_count };
 	size_t index;
 
 	for (size_t i = 0; i < copy->table_count; i++) {
-		const struct version *v = history_at(s->conf.history, copy->tables[i].oid, h.position);
+		const struct version *v = history_at(s->conf.history, copy->tables[i].oid,
+						     h.position);
 
 		if (!v)
-			return fault(f, FAULT_INTERNAL, "a copy of table %u has no relation version",
+			return fault(f, FAULT_INTERNAL,
+				     "a copy of table %u has no relation version",
 				     copy->tables[i].oid);
 		copy->tables[i].version = v->rel->version;
 		if (i == 0) {
@@ -276,7 +282,8 @@ static bool place_copy(struct stream *s, const struct stream_copy *copy, struct 
 /* Begun copies that stand at or before x. */
 static bool place_copies(struct stream *s, uint64_t x, struct fault *f)
 {
-	while (s->copies_placed < s->conf.copy_count && s->conf.copies[s->copies_placed].at.v <= x) {
+	while (s->copies_placed < s->conf.copy_count &&
+	       s->conf.copies[s->copies_placed].at.v <= x) {
 		if (!place_copy(s, &s->conf.copies[s->copies_placed], f))
 			return false;
 		s->copies_placed++;
@@ -328,8 +335,8 @@ bool stream_is_version(const struct relation *rel, const struct pgoutput_relatio
 		const struct column *a = &rel->columns[i];
 		const struct pgoutput_column *b = &m->columns[i];
 
-		if (!span_eq(a->name, b->name) || a->type_oid != b->type_oid || a->typmod != b->typmod ||
-		    a->is_identity != b->is_identity)
+		if (!span_eq(a->name, b->name) || a->type_oid != b->type_oid ||
+		    a->typmod != b->typmod || a->is_identity != b->is_identity)
 			return false;
 	}
 	return true;
@@ -347,12 +354,14 @@ static const struct version *next_version(struct stream *s, const struct pgoutpu
 		if (!s->conf.relation(s->conf.arg, m, previous->rel, at, &s->message, &rel, f) ||
 		    !history_add(s->conf.history, rel, at, &next, f))
 			return NULL;
-		log_info("relation changed table=%.*s.%.*s version=%u columns=%zu", SPAN_ARG(m->schema),
-			 SPAN_ARG(m->table), next->rel->version, next->rel->column_count);
+		log_info("relation changed table=%.*s.%.*s version=%u columns=%zu",
+			 SPAN_ARG(m->schema), SPAN_ARG(m->table), next->rel->version,
+			 next->rel->column_count);
 	}
 	if (stream_is_version(next->rel, m))
 		return next;
-	fault(f, FAULT_INTERNAL, "%.*s.%.*s: version %u is not what the stream says at its position",
+	fault(f, FAULT_INTERNAL,
+	      "%.*s.%.*s: version %u is not what the stream says at its position",
 	      SPAN_ARG(m->schema), SPAN_ARG(m->table), next->rel->version);
 	return NULL;
 }
@@ -429,7 +438,8 @@ static bool take_change(struct stream *s, char op, const struct pgoutput_change 
 	s->totals.changes++;
 	if (!t->version)
 		return true;
-	if ((ch->old_kind && !check_cells(t, &ch->old, f)) || (op != 'd' && !check_cells(t, &ch->new, f)) ||
+	if ((ch->old_kind && !check_cells(t, &ch->old, f)) ||
+	    (op != 'd' && !check_cells(t, &ch->new, f)) ||
 	    !route_change(&s->route, t->version, &source, &routed, f))
 		return false;
 	h = head(s, lsn, op);
@@ -470,7 +480,8 @@ static bool take_truncate(struct stream *s, const struct pgoutput *m, uint64_t l
 	s->totals.changes++;
 	e.tables = arena_alloc(&s->message, (m->truncate.count + 1) * sizeof(*e.tables));
 	if (!e.tables)
-		return fault(f, FAULT_INTERNAL, "no memory for a TRUNCATE of %zu tables", m->truncate.count);
+		return fault(f, FAULT_INTERNAL, "no memory for a TRUNCATE of %zu tables",
+			     m->truncate.count);
 	for (size_t i = 0; i < m->truncate.count; i++) {
 		const struct table *t = known_table(s, m->truncate.oids[i], f);
 
@@ -481,8 +492,9 @@ static bool take_truncate(struct stream *s, const struct pgoutput *m, uint64_t l
 		partition = truncate_partition(t, partition, e.table_count == 0);
 		if (e.table_count == 0)
 			counted = t->count;
-		e.tables[e.table_count++] = (struct exclusive_table) { .oid = t->oid,
-								       .version = t->version->rel->version };
+		e.tables[e.table_count++] = (struct exclusive_table) {
+			.oid = t->oid, .version = t->version->rel->version
+		};
 	}
 	if (e.table_count == 0)
 		return true;
@@ -552,7 +564,8 @@ bool stream_barrier(struct stream *s, int64_t now_us, bool is_forced, struct fau
 		return true;
 	if (!is_forced && now_us - s->barrier_us < BARRIER_US && bytes < BARRIER_WAL_BYTES)
 		return true;
-	if (!publish_has_barrier_room(s->conf.publish) || !publish_is_within(s->conf.publish, s->boundary))
+	if (!publish_has_barrier_room(s->conf.publish) ||
+	    !publish_is_within(s->conf.publish, s->boundary))
 		return true;
 	s->barrier = s->boundary;
 	s->barrier_us = now_us;

@@ -16,8 +16,8 @@
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
 
-static rd_kafka_resp_err_t make_topic(rd_kafka_mock_cluster_t *cluster, int brokers, const char *name,
-				      int partitions)
+static rd_kafka_resp_err_t make_topic(rd_kafka_mock_cluster_t *cluster, int brokers,
+				      const char *name, int partitions)
 {
 	rd_kafka_resp_err_t err = rd_kafka_mock_topic_create(cluster, name, partitions, 1);
 

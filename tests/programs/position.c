@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * position - ingest alone, on a broker without admin calls (mock_kafka), for the test that the source
- * forgets nothing that Kafka has not acknowledged.
+ * position - ingest alone, on a broker without admin calls (mock_kafka), for the test that the
+ * source forgets nothing that Kafka has not acknowledged.
  *
  *     position MIGRATION.yaml [caught-up]
  *

@@ -185,7 +185,8 @@ static void a_mark_is_reached_when_all_before_it_is_delivered(void **state)
 	assert_true(ack_mark_reached(a));
 }
 
-/* Against the definition: the newest barrier for which every message sent before it was delivered. */
+/* Against the definition: the newest barrier for which every message sent before it was delivered.
+ */
 static void it_agrees_with_the_definition(void **state)
 {
 	enum { ROUNDS = 20000, KEPT = 64 };

@@ -163,7 +163,8 @@ static void a_zombies_barrier_is_no_start(void **state)
 	assert_true(r.has_start);
 }
 
-/* The fence of 8 may lie before the window, and the barrier behind it: only more window can tell. */
+/* The fence of 8 may lie before the window, and the barrier behind it: only more window can tell.
+ */
 static void a_generation_whose_fence_is_not_seen_asks_for_more(void **state)
 {
 	(void)state;
@@ -196,7 +197,8 @@ static void at_the_logs_beginning_the_slot_itself_is_the_start(void **state)
 	assert_true(resume_check(&r, 0, &f));
 	assert_int_equal(r.sequence.ordinal, 0);
 	assert_int_equal(r.sequence.barrier.v, ORIGIN);
-	assert_int_equal(position_cmp(r.sequence.position, position_at((struct boundary) { ORIGIN })), 0);
+	assert_int_equal(
+	    position_cmp(r.sequence.position, position_at((struct boundary) { ORIGIN })), 0);
 
 	log_start(300);
 	fence(8);
