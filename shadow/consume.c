@@ -23,6 +23,7 @@ struct consume {
 	struct kafka_conf conf;
 	char client_id[160];
 	rd_kafka_t *rk;
+	const char *group;
 	struct consume_owner owner;
 	bool has_assignment;
 	rd_kafka_resp_err_t last_error;
@@ -119,6 +120,7 @@ struct consume *consume_new(const struct migration *m, enum role role, const cha
 	}
 	c->migration = m;
 	c->owner = *owner;
+	c->group = m->group[role];
 	snprintf(member, sizeof(member), "%s-%s", role_traits(role)->name, instance);
 	snprintf(c->client_id, sizeof(c->client_id), "foreshadow-%s-%s", m->name,
 		 role_traits(role)->name);
@@ -164,7 +166,7 @@ static bool consume_fatal(struct consume *c, struct fault *f)
 		return fault(f, FAULT_FENCED,
 			     "another process joined group %s under our instance name: each process of a "
 			     "role needs an --instance of its own",
-			     rd_kafka_memberid(c->rk) ? "with" : "");
+			     c->group);
 	return fault(f, FAULT_ENVIRONMENT, "consumer: %s", text);
 }
 
