@@ -50,6 +50,8 @@ struct run {
 	const struct migration *m;
 	const char *instance;
 	char host[256];
+	struct arena arena;          /* of the catalog */
+	struct catalog catalog;
 	uint32_t *oids;              /* of the source tables in scope */
 	size_t table_count;
 	struct kafka_conf kafka;
@@ -78,7 +80,7 @@ static bool finish_schema(void *arg, struct fault *f)
 {
 	struct apply_hooks *h = arg;
 
-	return schema_finish(h->run->m, h->role, &(struct schema_scope) { h->run->oids, h->run->table_count }, f);
+	return schema_finish(h->run->m, h->role, &(struct schema_scope) { h->run->oids, h->run->catalog.relations, h->run->table_count }, f);
 }
 
 static bool learn_schema(void *arg, int32_t id, struct fault *f)
@@ -169,28 +171,25 @@ static bool wants_targets(const struct run *run)
 
 static bool read_scope(struct run *run, struct fault *f)
 {
-	struct arena a;
-	struct catalog catalog = { 0 };
+	const struct catalog *catalog = &run->catalog;
 	PGconn *conn = pg_connect(&run->m->source, PG_PLAIN, run->m->slot, f);
 
-	arena_init(&a, CATALOG_BYTES);
-	bool ok = conn && source_check(conn, f) && catalog_read(conn, run->m, &a, &catalog, f) &&
-		  catalog_accept(&catalog, run->m, f);
+	bool ok = conn && source_check(conn, f) && catalog_read(conn, run->m, &run->arena, &run->catalog, f) &&
+		  catalog_accept(catalog, run->m, f);
 	if (ok) {
-		run->table_count = catalog.relation_count;
-		run->oids = calloc(catalog.relation_count, sizeof(*run->oids));
-		for (size_t i = 0; run->oids && i < catalog.relation_count; i++)
-			run->oids[i] = catalog.relations[i]->oid;
+		run->table_count = catalog->relation_count;
+		run->oids = arena_alloc(&run->arena, catalog->relation_count * sizeof(*run->oids));
+		for (size_t i = 0; run->oids && i < catalog->relation_count; i++)
+			run->oids[i] = catalog->relations[i]->oid;
 		ok = run->oids || fault(f, FAULT_INTERNAL, "out of memory");
 	}
-	arena_release(&a);
 	pg_close(&conn);
 	return ok;
 }
 
 static bool prepare_targets(struct run *run, struct fault *f)
 {
-	const struct schema_scope scope = { run->oids, run->table_count };
+	const struct schema_scope scope = { run->oids, run->catalog.relations, run->table_count };
 
 	for (int i = RUN_SHADOW; i <= RUN_PRIMARY; i++)
 		if (run->runners[i].is_wanted && !schema_prepare(run->m, role_of((enum run_role)i), &scope, f))
@@ -346,10 +345,13 @@ bool cmd_run(struct cli *c, struct fault *f)
 	bool is_stopped = false;
 
 	log_set(getenv("FORESHADOW_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, c->json);
+	arena_init(&run.arena, CATALOG_BYTES);
 	gethostname(run.host, sizeof(run.host) - 1);
 	run.instance = c->instance ? c->instance : run.host;
-	if (!choose_roles(&run, c->role, f) || (c->until && !until_parse(&until, c->until, f)))
+	if (!choose_roles(&run, c->role, f) || (c->until && !until_parse(&until, c->until, f))) {
+		arena_release(&run.arena);
 		return false;
+	}
 	int signal_fd = block_signals();
 	run.ended_fd = eventfd(0, EFD_CLOEXEC);
 	run.stop_fd = eventfd(0, EFD_CLOEXEC);
@@ -368,6 +370,6 @@ bool cmd_run(struct cli *c, struct fault *f)
 	close(run.ended_fd);
 	close(run.stop_fd);
 	ingest_status_free(run.ingest);
-	free(run.oids);
+	arena_release(&run.arena);
 	return ok || is_stopped;
 }

@@ -277,9 +277,10 @@ void lane_failed(struct lane *l, const struct fault *f)
 		}
 		delay_us = 0;
 	} else {
-		if (!l->is_down)
+		if (!l->is_down || strcmp(l->down_sqlstate, f->sqlstate) != 0)
 			log_warn("%s; trying again", f->text);
 		l->is_down = true;
+		snprintf(l->down_sqlstate, sizeof(l->down_sqlstate), "%s", f->sqlstate);
 		delay_us = lane_backoff_us(l);
 	}
 	if (!l->conn || PQstatus(l->conn) != CONNECTION_OK) {
@@ -379,12 +380,19 @@ static void lane_seek(struct part *p)
 	part_set_later(p, PART_SEEKING, LANE_EXCLUSIVE_POLL_US, NULL);
 }
 
-/* The log has more than was read, and nothing comes: the fetcher stands elsewhere. */
-static bool lane_part_is_stalled(const struct part *p, int64_t now)
+/* The log has had more than was read for a while, and nothing comes: the fetcher stands elsewhere. That
+ * nothing was read alone says little: the source may have been idle. */
+static bool lane_part_is_stalled(struct part *p, int64_t now)
 {
-	return p->state == PART_OPEN && p->is_dry && p->ahead_count == 0 &&
-	       now - p->read_us > LANE_STALLED_US &&
-	       consume_has_more(p->consume, p->topic, p->partition, p->next.next_offset);
+	if (p->state != PART_OPEN || !p->is_dry || p->ahead_count > 0 ||
+	    now - p->read_us <= LANE_STALLED_US ||
+	    !consume_has_more(p->consume, p->topic, p->partition, p->next.next_offset)) {
+		p->more_us = 0;
+		return false;
+	}
+	if (p->more_us == 0)
+		p->more_us = now;
+	return now - p->more_us > LANE_STALLED_US;
 }
 
 static void lane_prepare_parts(struct lane *l)

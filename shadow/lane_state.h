@@ -68,6 +68,7 @@ struct lane {
 	PGconn *conn;
 	struct apply *apply;
 	bool is_stopping, is_down;
+	char down_sqlstate[6];       /* why, as it was last logged */
 	int backoff_ms;
 	int64_t retry_us;           /* connection: not before */
 	struct part **parts;

@@ -11,9 +11,10 @@
 #include "core/child.h"
 #include "core/failpoint.h"
 #include "core/log.h"
+#include "shadow/target.h"
 #include "shadow/toc.h"
 
-enum { LISTING_BYTES = 64 << 20, SCHEMA_LOCK = 0x666f7265 /* "fore": first key of our advisory locks */ };
+enum { LISTING_BYTES = 64 << 20, COLUMNS_BYTES = 64 << 20, SCHEMA_LOCK = 0x666f7265 /* "fore": first key of our advisory locks */ };
 
 /* ---- what of the source is wanted ---- */
 
@@ -512,8 +513,23 @@ static bool prepare_create(const struct migration *m, enum role role, PGconn *ta
 	return write_state(target, m, "prepared", f);
 }
 
-static bool prepare_exists(const struct migration *m, enum role role, PGconn *target, PGresult *names,
-			   struct fault *f)
+/* Columns by name and type, as applying will want them: the first difference, with the DDL. */
+static bool compare_columns(PGconn *target, const char *name, const struct schema_scope *scope, struct fault *f)
+{
+	struct arena a;
+	bool ok = true;
+
+	arena_init(&a, COLUMNS_BYTES);
+	for (size_t i = 0; ok && i < scope->count; i++) {
+		ok = target_read(target, scope->relations[i], &a, f) || fault_in(f, "%s", name);
+		arena_reset(&a);
+	}
+	arena_release(&a);
+	return ok;
+}
+
+static bool prepare_exists(const struct migration *m, enum role role, PGconn *target,
+			   const struct schema_scope *scope, PGresult *names, struct fault *f)
 {
 	struct census c = { 0 };
 	const char *name = migration_target(m, role)->name;
@@ -530,7 +546,7 @@ static bool prepare_exists(const struct migration *m, enum role role, PGconn *ta
 			     "%s: table %s holds rows, and its first copy wants it empty; TRUNCATE it, or exclude "
 			     "it in tables:",
 			     name, c.first_filled);
-	return write_state(target, m, "finished", f);
+	return compare_columns(target, name, scope, f) && write_state(target, m, "finished", f);
 }
 
 bool schema_prepare(const struct migration *m, enum role role, const struct schema_scope *scope, struct fault *f)
@@ -546,7 +562,7 @@ bool schema_prepare(const struct migration *m, enum role role, const struct sche
 		names = scope_names(m, scope, f);
 		ok = names && (m->schema == SCHEMA_CREATE
 				       ? prepare_create(m, role, target, scope, names, state, f)
-				       : prepare_exists(m, role, target, names, f));
+				       : prepare_exists(m, role, target, scope, names, f));
 	}
 	PQclear(names);
 	pg_close(&target); /* gives the lock back */

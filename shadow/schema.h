@@ -16,9 +16,11 @@
 
 #include "core/migration.h"
 
-/* The source relations in scope (leaves and plain tables), by OID: given by the caller, who has the catalog. */
+/* The source relations in scope (leaves and plain tables): given by the caller, who has the catalog. */
+struct relation;
 struct schema_scope {
 	const uint32_t *oids;
+	struct relation *const *relations;
 	size_t count;
 };
 
