@@ -47,11 +47,29 @@ static void shadow_sleep_ms(int ms)
 	nanosleep(&(struct timespec) { ms / 1000, ms % 1000 * 1000000L }, NULL);
 }
 
-/* Role thread, from within consume_poll. */
+/* Were we stopped (SIGSTOP, a frozen machine)? Then nothing is taken anew before the group had its
+ * say. Returns whether we were. */
+static bool shadow_mark_alive(struct shadow *s)
+{
+	int64_t now = clock_us(), last = atomic_load(&s->lanes_share.alive_us);
+
+	bool was_stopped = now - last > STOPPED_US;
+
+	if (was_stopped) {
+		log_warn("this process did not run for %" PRId64 " s", (now - last) / 1000000);
+		atomic_store(&s->lanes_share.distrust_until_us, now + DISTRUST_US);
+	}
+	atomic_store(&s->lanes_share.alive_us, now);
+	return was_stopped;
+}
+
+/* Role thread, from within consume_poll. What the group gives us now, it has given with trust. */
 static void shadow_assigned(void *arg, enum consume_topic topic, int partition, rd_kafka_queue_t *q)
 {
 	struct shadow *s = arg;
 
+	if (!shadow_mark_alive(s))
+		atomic_store(&s->lanes_share.distrust_until_us, 0);
 	if (!lane_give(s->lanes[partition % s->lane_count], s->assigning, topic, partition, q)) {
 		log_error("no memory for %s partition %d", consume_topic_name(s->migration, topic),
 			  partition);
@@ -64,6 +82,7 @@ static void shadow_revoked(void *arg)
 {
 	struct shadow *s = arg;
 
+	shadow_mark_alive(s);
 	for (int i = 0; i < s->lane_count; i++)
 		if (!lane_drop(s->lanes[i], DROP_TIMEOUT_MS))
 			log_warn("lane %d still waits for the target; its partitions are given up under "
@@ -181,25 +200,31 @@ static bool shadow_check(struct shadow *s, struct fault *f)
 	return true;
 }
 
-/* Were we stopped (SIGSTOP, a frozen machine)? Then nothing is taken anew before the group had its
- * say. */
-static void shadow_mark_alive(struct shadow *s)
+/*
+ * The group says that somebody else joined under our name. It may have been ourselves: after a session
+ * that timed out the handle joins anew, and what it had still under way is refused by that name. Who
+ * holds the lock is sure.
+ */
+static bool shadow_is_still_itself(struct shadow *s, struct fault *f)
 {
-	int64_t now = clock_us(), last = atomic_load(&s->lanes_share.alive_us);
+	struct fault ignored = { 0 };
 
-	if (last && now - last > STOPPED_US) {
-		log_warn("this process did not run for %" PRId64 " s", (now - last) / 1000000);
-		atomic_store(&s->lanes_share.distrust_until_us, now + DISTRUST_US);
-	}
-	atomic_store(&s->lanes_share.alive_us, now);
+	if (s->conn && pg_do(s->conn, &ignored, "SELECT 1"))
+		return true;
+	pg_close(&s->conn);
+	return shadow_connect(s, f);
 }
 
 /* A handle that is of no more use is replaced; lanes have given everything back by then. */
 static bool shadow_renew_member(struct shadow *s, struct fault *f)
 {
+	bool is_fenced = f->kind == FAULT_FENCED;
+
 	log_warn("%s; joining the group anew", f->text);
 	consume_free(s->consume);
 	s->consume = NULL;
+	if (is_fenced && !shadow_is_still_itself(s, f))
+		return false;
 	while (!shadow_must_stop(s)) {
 		if (shadow_new_member(s, f))
 			return true;
@@ -215,7 +240,8 @@ static bool shadow_turn(struct shadow *s, struct fault *f)
 {
 	shadow_mark_alive(s);
 	if (s->consume && !consume_poll(s->consume, POLL_MS, f)) {
-		if (f->kind != FAULT_ENVIRONMENT || !shadow_renew_member(s, f))
+		if ((f->kind != FAULT_ENVIRONMENT && f->kind != FAULT_FENCED) ||
+		    !shadow_renew_member(s, f))
 			return false;
 	}
 	shadow_mark_alive(s);
