@@ -164,9 +164,7 @@ static bool consume_fatal(struct consume *c, struct fault *f)
 
 	if (err == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID)
 		return fault(f, FAULT_FENCED,
-			     "another process joined group %s under our instance name: each process of a "
-			     "role needs an --instance of its own",
-			     c->group);
+			     "group %s knows a newer member of our instance name", c->group);
 	return fault(f, FAULT_ENVIRONMENT, "consumer: %s", text);
 }
 
