@@ -6,8 +6,8 @@ import time
 import psycopg
 import pytest
 
-from following import assert_follows, assert_balanced, copies_live, exists
-from rig import wait_until
+from following import assert_balanced, assert_follows, copies_live, exists
+from rig import Kafka, Postgres, wait_until
 
 VICTIMS = ["all", "ingest", "shadow", "primary", "kafka", "source", "target"]
 
@@ -32,85 +32,117 @@ delete from log where ctid = (select ctid from log where at = :id % 100 limit 1)
 """
 
 
-class Scene:
-    """Roles in processes of their own and servers of their own, so that each can be killed alone."""
+@pytest.fixture(scope="module")
+def servers():
+    """Source, target and Kafka of this module alone: they are killed too."""
+    made = Postgres("victim-source").init().start(), Postgres("victim-target").init().start(), Kafka("victim-kafka").format().start()
+    yield made
+    for server in made:
+        server.remove()
 
-    def __init__(self, migration, new_postgres, new_kafka, rows):
-        self.source, self.target = new_postgres("source"), new_postgres("target")
-        self.kafka = new_kafka()
-        self.m = migration(source_server=self.source, server=self.target, kafka_server=self.kafka,
-                           kafka={"partitions": 3})
+
+class Scene:
+    """The migration, its servers, and what may be killed: roles in processes of their own, or all in one."""
+
+    def __init__(self, migration, servers, names, rows):
+        self.servers = dict(zip(("source", "target", "kafka"), servers))
+        for server in servers:
+            if not server.running():  # a test failed between a kill and the start after it
+                server.start()
+        self.m = migration(source_server=servers[0], server=servers[1], kafka_server=servers[2], kafka={"partitions": 3})
         self.m.source.execute(SETUP.format(rows=rows))
         self.script = self.m.folder / "traffic.sql"
         self.script.write_text(TRAFFIC)
         self.script.chmod(0o644)
-        self.roles = {}
+        self.names = names
+        self.processes = {}
         self.client = None
 
-    def start_roles(self):
-        for role in ("ingest", "shadow", "primary"):
-            if role not in self.roles or not self.roles[role].running():
-                self.roles[role] = self.m.start(role=role)
+    def start(self, name):
+        self.processes[name] = self.m.start(role=None if name == "all" else name)
+
+    def start_all(self):
+        for name in self.names:
+            self.start(name)
 
     def start_traffic(self):
-        if not (self.client and self.client.running()) and self.source.running():
+        if not (self.client and self.client.running()):
             self.client = self.m.source.start_pgbench("-n", "-c", "2", "-R", "200", "-T", "600", "-f", str(self.script))
 
     def kill(self, victim):
-        servers = {"kafka": self.kafka, "source": self.source, "target": self.target}
-        if victim in servers:
-            servers[victim].kill9()
-            servers[victim].start()
-        elif victim == "all":
-            for process in self.roles.values():
-                process.kill9()
+        """And start it again. Nothing else may have ended by itself."""
+        self.assert_running()
+        if victim in self.servers:
+            self.servers[victim].kill9()
+            self.servers[victim].start()
         else:
-            self.roles[victim].kill9()
-        self.start_roles()
+            self.processes[victim].kill9()
+            self.start(victim)
         self.start_traffic()
 
-    def applied(self):
-        """Something that grows while the copy or the stream moves on the target."""
+    def assert_running(self):
+        ended = [p.name for p in self.processes.values() if not p.running()]
+        assert not ended, f"ended by themselves: {ended}\n{self.m.tail()}"
+
+    def ask(self, sql):
+        """Something of progress in the target; 0 while there is none, or no server."""
         try:
-            return self.m.target.value(
-                "select coalesce(sum(next_offset), 0)::bigint from foreshadow.progress where migration = %s",
-                self.m.name) or 0
+            return self.m.target.value(f"select coalesce(sum({sql}), 0)::bigint from foreshadow.progress") or 0
         except psycopg.Error:
             return 0
 
     def is_live(self):
+        self.assert_running()
         try:
             return all(exists(db) and copies_live(db, self.m.name) for db in self.m.targets())
         except psycopg.Error:
             return False
 
+    def wait_live(self, seconds):
+        wait_until(self.is_live, seconds, lambda: f"the copies to be live\n{self.m.tail()}")
 
-def wait_progress(scene, seconds):
-    """Until the target moved, or the time is over: the moment is random, the wait is bounded."""
-    before, deadline = scene.applied(), time.monotonic() + seconds
-    wait_until(lambda: time.monotonic() > deadline or scene.applied() > before, seconds + 30, "the target to move")
+    def wait_moved(self, seconds):
+        """Until the target moved, or the time is over: a recovery may take longer than the test waits."""
+        before, deadline = self.ask("next_offset"), time.monotonic() + seconds
+        wait_until(lambda: time.monotonic() > deadline or self.ask("next_offset") > before, seconds + 30, "the target to move")
+
+    def wait_copying(self):
+        """Until rows of a copy are on the target, and more are to come."""
+        wait_until(lambda: self.ask("changes) filter (where right(topic, 9) = '.snapshot'") > 0, 60,
+                   lambda: f"copied rows\n{self.m.tail()}", interval=0.01)
+
+
+def sleep_some(seconds):
+    until = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() >= until, seconds + 5, "the seeded moment")
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
 @pytest.mark.parametrize("phase", ["copy", "stream"])
-def test_kill(migration, new_postgres, new_kafka, rng, is_long, phase, victim):
-    kills = 20 if is_long else 2
-    scene = Scene(migration, new_postgres, new_kafka, rows=400_000 if phase == "copy" and is_long else 20_000)
-    scene.start_roles()
+def test_kill(migration, servers, rng, is_long, phase, victim):
+    rows = {"copy": 400_000 if is_long else 60_000, "stream": 20_000}[phase]
+    scene = Scene(migration, servers, ["all"] if victim == "all" else ["ingest", "shadow", "primary"], rows)
+    scene.start_all()
     scene.start_traffic()
     if phase == "stream":
-        wait_until(scene.is_live, 120, lambda: f"the copies to be live\n{scene.m.tail()}")
-    for turn in range(kills):
-        if turn % 2 == 0:
-            wait_progress(scene, 10)       # after recovery; otherwise in the middle of it
-        moment = time.monotonic() + rng.random() * 1.5
-        wait_until(lambda: time.monotonic() >= moment, 5, "the seeded moment")
+        scene.wait_live(120)
+    for turn in range(20 if is_long else 2):
+        if turn == 0 and phase == "copy":
+            scene.wait_copying()
+            sleep_some(rng.random() * 0.5)
+            assert not scene.is_live(), "the copy was over before the kill: more rows are needed"
+        elif turn % 2 == 0:
+            scene.wait_moved(10)
+            sleep_some(rng.random() * 1.5)
+        else:
+            sleep_some(rng.random() * 1.5)  # in the middle of the recovery
         scene.kill(victim)
-    wait_until(scene.is_live, 180, lambda: f"the copies to be live\n{scene.m.tail()}")
-    wait_progress(scene, 5)
+    scene.wait_live(180)
+    scene.wait_moved(5)
     scene.client.kill9()
     assert_follows(scene.m, timeout=180)
     for db in scene.m.targets():
         assert db.value("select count(*) = count(distinct id) from counter")
         assert_balanced(scene.m, db)
+    scene.assert_running()
     scene.m.stop()
