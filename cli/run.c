@@ -217,8 +217,9 @@ static bool prepare_topics(struct run *run, int signal_fd, bool *ret_stopped, st
 		    (f->kind != FAULT_ENVIRONMENT && f->kind != FAULT_LOST))
 			break;
 		if (!has_said)
-			log_info("waiting for the topics, which ingest makes when the migration is new: %s",
-				 f->text);
+			log_info("waiting for %s", f->kind == FAULT_LOST
+							   ? "ingest to make the topics of a new migration"
+							   : f->text);
 		has_said = true;
 		if (poll(&p, 1, TOPIC_WAIT_MS) > 0) {
 			*ret_stopped = true;

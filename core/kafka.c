@@ -382,9 +382,9 @@ static bool kafka_create(rd_kafka_t *client, const struct kafka_topic_spec *cons
 						      &count);
 	/* Another process of ours may have been faster. */
 	ok = kafka_results(results, count, RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS, "create", f);
-	for (size_t i = 0; ok && i < n; i++)
-		log_info("topic created topic=%s partitions=%d", specs[i]->name,
-			 specs[i]->partition_count);
+	for (size_t i = 0; ok && i < count; i++)
+		if (!rd_kafka_topic_result_error(results[i]))
+			log_info("topic created topic=%s", rd_kafka_topic_result_name(results[i]));
 done:
 	if (event)
 		rd_kafka_event_destroy(event);
