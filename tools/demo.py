@@ -27,7 +27,7 @@ def start_servers():
 def load(source):
     shop = source.createdb("shop")
     shop.psql((SHOP / "schema.sql").read_text())
-    shop.pgbench("-i", "-q", "-s", "2", "shop")
+    shop.pgbench("-i", "-q", "-s", "2")
     shop.execute("ALTER TABLE pgbench_history REPLICA IDENTITY FULL")
     return shop
 
@@ -36,15 +36,21 @@ def start_roles(f):
     return {role: f.start(role=role) for role in ("ingest", *ROLES)}
 
 
+def is_live(role):
+    return "copy" in role and role["copy"]["tables_live"] == role["copy"]["tables"] > 0
+
+
+def copied(f):
+    return all(is_live(role) for role in f.json("status")["roles"])
+
+
 def caught_up(f):
-    status = f.json("status")
-    return all(role.get("lag_bytes") == 0 and role["copy"]["tables_live"] == role["copy"]["tables"] > 0
-               for role in status["roles"])
+    return all(is_live(role) and role["lag_bytes"] == 0 for role in f.json("status")["roles"])
 
 
 def run_traffic(shop, seconds, at_half):
-    clients = [shop.start_pgbench("-n", "-c", "2", "-T", str(seconds), "-f", str(SHOP / "traffic.sql"), "shop"),
-               shop.start_pgbench("-n", "-c", "2", "-T", str(seconds), "-R", "300", "shop")]
+    clients = [shop.start_pgbench("-n", "-c", "2", "-T", str(seconds), "-f", str(SHOP / "traffic.sql")),
+               shop.start_pgbench("-n", "-c", "2", "-T", str(seconds), "-R", "300")]
     middle = time.monotonic() + seconds / 2
     wait_until(lambda: time.monotonic() >= middle, seconds, "the middle of the traffic")
     at_half()
@@ -86,6 +92,9 @@ def main():
                        TOP / "build/release/foreshadow")
         say(f.run_cli("check").stdout.rstrip())
         processes = start_roles(f)
+        copying = time.monotonic()
+        wait_until(lambda: copied(f), 120, lambda: f"the copies to be live\n{f.tail()}")
+        say(f"copied and live on both targets ({time.monotonic() - copying:.1f} s); now the traffic")
 
         def kill_two():
             for role in ("ingest", "shadow"):

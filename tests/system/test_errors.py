@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes wrong is said: the object, what was seen, what was wanted, the next step; and the exit code."""
+import os
+import pwd
+
 import pytest
 
 from following import assert_follows, wait_caught_up, wait_live
 from rig import place, wait_until
+from rig.process import run
 
 TABLE = "create table t (id int primary key, v text); insert into t select i, 'v' from generate_series(1, 10) i"
 
@@ -157,6 +161,34 @@ def test_target_read_only_is_waited_for(migration):
     assert process.running()
 
 
+def test_target_disk_full_is_waited_for(migration, tmp_path):
+    """The target's database lives on a small tmpfs: it fills, is reported, is enlarged, and all arrives."""
+    m = migration(create_shadow=True)
+    small = place.folder("small")
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    run(["mount", "-t", "tmpfs", "-o", f"size=24m,uid={pwd.getpwnam('postgres').pw_uid}", "tmpfs", small])
+    tablespace = f"small_{m.name}"
+    try:
+        m.target.drop()
+        m.target.server.execute(f"create tablespace {tablespace} location '{small}'")
+        m.target.server.execute(f"create database {m.target.name} tablespace {tablespace}")
+        m.source.execute(TABLE)
+        process = m.start()
+        wait_live(m)
+        m.source.execute("insert into t select i, repeat('x', 200) from generate_series(1000, 80000) i")
+        process.wait_log("No space left on device", 60)
+        run(["mount", "-o", "remount,size=200m", small])
+        assert_follows(m)
+        assert process.running()
+    finally:
+        m.kill9()
+        m.target.drop()
+        m.target.server.execute(f"drop tablespace if exists {tablespace}")
+        run(["umount", "-l", small])
+        m.target.server.createdb(m.target.name)
+
+
 def test_kafka_down_in_the_middle(migration, new_kafka):
     """The slot holds what Kafka has not taken, memory stays bounded, and everything arrives afterwards."""
     kafka = new_kafka()
@@ -215,7 +247,7 @@ def test_secrets_appear_nowhere(migration, new_postgres, kafka):
     wait_live(m)
     m.source.execute("insert into t values (1000, 'x')")
     assert_follows(m)
-    assert secret not in process.command_line()
+    assert secret.encode() not in process.command_line()
     server.execute("alter role app password 'changed'; select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app'")
     process.wait_log("app")
     m.kill9()
