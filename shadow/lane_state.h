@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * lane_state - the inside of a lane, shared by the files that make its turn: lane.c (thread, ops,
- * connection, failures), batch.c (collecting and committing), exclusive.c (what runs alone),
+ * connection, failures), collect.c, batch.c, copied.c (batches), exclusive.c (what runs alone),
  * finish.c (tables become live). Nobody else includes it.
  *
  * Invariants between turns: 1. no transaction is open on the connection; 2. for each partition but
@@ -116,14 +116,30 @@ void lane_forget_tables(struct lane *l);
 bool lane_load_copies(struct lane *l, struct fault *f);
 struct part *lane_part(struct lane *l, enum consume_topic topic, int partition);
 
+/* collect.c */
+/* Collects from this topic's partitions; true if there is something to commit. */
+bool batch_collect(struct lane *l, enum consume_topic topic);
+
 /* batch.c */
 bool batch_init(struct batch *b, struct fault *f);
 void batch_release(struct batch *b);
 /* Gives the Kafka messages back, too: librdkafka does not close over one that is held. */
 void batch_reset(struct batch *b);
-/* Collects from this topic's partitions; true if there is something to commit. */
-bool batch_collect(struct lane *l, enum consume_topic topic);
 void batch_commit_changes(struct lane *l);
+/* Values of a record into the batch's arena. */
+bool batch_decode(struct lane *l, const struct batch_record *r, const struct value **ret_before,
+		  const struct value **ret_after, struct fault *f);
+/* The statement that takes each partition of the batch from have to next. */
+bool batch_statement(struct lane *l, struct apply_statement *ret, struct fault *f);
+void batch_committed(struct lane *l);
+/* Record i cannot be applied. Its partition will stop in front of it; what is before it, and the
+ * other partitions, are collected again. */
+void batch_poison(struct lane *l, size_t i, const struct fault *f);
+/* The transaction was refused as a whole. Smaller ones will show whose fault it is. */
+void batch_refused(struct lane *l, const struct fault *f);
+bool fault_is_of_a_row(const struct fault *f);
+
+/* copied.c */
 void batch_commit_copies(struct lane *l);
 
 /* exclusive.c */
