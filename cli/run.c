@@ -90,12 +90,28 @@ static bool learn_schema(void *arg, int32_t id, struct fault *f)
 	return registry_learn(h->registry, h->framing, id, f);
 }
 
+/* Leaders of topics just made may still be moving: asked again for a while. */
+static struct control *open_control(struct run *run, struct fault *f)
+{
+	int64_t give_up_us = clock_us() + (int64_t)START_PATIENCE_MS * 1000;
+	struct control *control;
+
+	while (!(control = control_open(&run->kafka, run->m->control_topic, f))) {
+		struct pollfd p = { run->stop_fd, POLLIN, 0 };
+		if (f->kind != FAULT_ENVIRONMENT || clock_us() > give_up_us || poll(&p, 1, TOPIC_WAIT_MS) > 0)
+			return NULL;
+		log_warn("%s; trying again", f->text);
+		fault_reset(f);
+	}
+	return control;
+}
+
 static bool run_apply(struct run *run, enum run_role role, struct fault *f)
 {
 	struct apply_hooks hooks = { run, role_of(role), NULL, NULL };
 	const struct migration *m = run->m;
 	struct shadow_status *status = shadow_status_new(m->partition_count);
-	struct control *control = control_open(&run->kafka, m->control_topic, f);
+	struct control *control = open_control(run, f);
 	bool ok = control != NULL;
 
 	hooks.framing = framing_new(m->registry_url ? FRAMING_CONFLUENT : FRAMING_SINGLE_OBJECT);
