@@ -142,6 +142,14 @@ bool copies_has_copying(const struct copies *c)
 	return false;
 }
 
+bool copies_has_live(const struct copies *c)
+{
+	for (size_t i = 0; i < c->count; i++)
+		if (c->tables[i].is_live)
+			return true;
+	return false;
+}
+
 bool copies_load(struct copies *c, PGconn *conn, bool *ret_changed, struct fault *f)
 {
 	PGresult *r = pg_query_params(conn, f,
@@ -248,19 +256,43 @@ bool copies_count(const char *migration, uint32_t oid, uint32_t attempt, int par
 	return true;
 }
 
-bool copies_ready(struct copies *c, PGconn *conn, int partition_count, bool *ret, struct fault *f)
+/* Marks those of the answer that are whole; how many. */
+static size_t copies_mark_whole(struct copies *c, const PGresult *r, int partition_count,
+				struct fault *f)
 {
-	PGresult *r;
-	size_t copying = 0, whole = 0;
-	struct fault reason = { 0 };
+	size_t whole = 0;
 
-	*ret = false;
+	for (int i = 0; i < PQntuples(r); i++) {
+		uint32_t oid = (uint32_t)pg_i64(r, i, 0);
+
+		for (size_t k = 0; k < c->count; k++) {
+			struct copies_table *t = &c->tables[k];
+
+			if (t->oid != oid || t->is_live)
+				continue;
+			t->is_whole = copies_is_whole(t, (int)pg_i64(r, i, 1),
+						      (uint64_t)pg_i64(r, i, 2), partition_count, f);
+			whole += t->is_whole;
+		}
+	}
+	return whole;
+}
+
+bool copies_ready(struct copies *c, PGconn *conn, int partition_count, enum copies_stage *ret,
+		  struct fault *f)
+{
+	size_t copying = 0, voids = 0, whole;
+	struct fault reason = { 0 };
+	PGresult *r;
+
+	*ret = COPIES_UNDER_WAY;
 	for (size_t i = 0; i < c->count; i++) {
 		const struct copies_table *t = &c->tables[i];
 
-		if (!t->is_live && (t->is_void || !t->is_complete))
+		if (!t->is_live && !t->is_void && !t->is_complete)
 			return true; /* no need to ask */
-		copying += !t->is_live;
+		copying += !t->is_live && !t->is_void;
+		voids += !t->is_live && t->is_void;
 	}
 	if (copying == 0)
 		return true;
@@ -272,19 +304,14 @@ bool copies_ready(struct copies *c, PGconn *conn, int partition_count, bool *ret
 			    1, &c->migration);
 	if (!r)
 		return false;
-	for (int i = 0; i < PQntuples(r); i++) {
-		const struct copies_table *t = copies_find(c, (uint32_t)pg_i64(r, i, 0));
-
-		whole += t && !t->is_live &&
-			 copies_is_whole(t, (int)pg_i64(r, i, 1), (uint64_t)pg_i64(r, i, 2),
-					 partition_count, &reason);
-	}
+	whole = copies_mark_whole(c, r, partition_count, &reason);
 	PQclear(r);
 	if (reason.kind != FAULT_NONE) {
 		*f = reason;
 		return false;
 	}
-	*ret = whole == copying;
+	if (whole == copying)
+		*ret = voids ? COPIES_WHOLE_BUT_VOID : COPIES_WHOLE;
 	return true;
 }
 
@@ -295,7 +322,7 @@ bool copies_go_live(struct copies *c, PGconn *conn, struct fault *f)
 		const char *values[] = { c->migration, oid, attempt };
 		PGresult *r;
 
-		if (c->tables[i].is_live)
+		if (c->tables[i].is_live || !c->tables[i].is_whole)
 			continue;
 		snprintf(oid, sizeof(oid), "%" PRIu32, c->tables[i].oid);
 		snprintf(attempt, sizeof(attempt), "%" PRIu32, c->tables[i].attempt);

@@ -14,7 +14,7 @@
  * 5. Copied records of the row's attempt are applied while it is copying and not void; of a lower
  *    one dropped; of a higher one they wait for its COPY event.
  * 6. Live: not void, complete, each snapshot partition has the attempt's end marker and the records
- *    add up.
+ *    add up; and no other copy is under way (void ones do not count).
  *
  * The decisions are pure. The rows are read and written in the caller's transaction or outside one,
  * as each function says; a reader may be behind by one COPY event or by one step to live, and so
@@ -37,6 +37,7 @@ struct copies_table {
 	bool is_live;             /* else copying */
 	/* of that attempt, from control */
 	bool has_point, is_complete, is_void;
+	bool is_whole;            /* all of it is in the target: copies_ready */
 	struct boundary point;
 	uint64_t complete_records;
 };
@@ -69,6 +70,7 @@ void copies_refresh(struct copies *c);
 const struct copies_table *copies_find(const struct copies *c, uint32_t oid);
 enum copies_verdict copies_all_barrier(const struct copies *c, struct boundary x);
 bool copies_has_copying(const struct copies *c);
+bool copies_has_live(const struct copies *c);
 
 /* Inside the transaction of a COPY event, before the tables are emptied: the rows. target: the
  * quoted names, one per table. */
@@ -85,10 +87,15 @@ bool copies_count(const char *migration, uint32_t oid, uint32_t attempt, int par
 		  uint64_t records, bool ended, uint64_t wanted, struct arena *a,
 		  struct apply_statement *ret, struct fault *f);
 
-/* Are all tables that are copying wholly here? *ret false also when none is copying. */
-bool copies_ready(struct copies *c, PGconn *conn, int partition_count, bool *ret,
+/*
+ * Which tables may become live? Not one while another one's copy is under way: they were copied at one
+ * point, and become live together. But a void copy is not waited for: the event that begins the next
+ * one may stand behind changes that wait for the tables that are whole.
+ */
+enum copies_stage { COPIES_UNDER_WAY, COPIES_WHOLE_BUT_VOID, COPIES_WHOLE };
+bool copies_ready(struct copies *c, PGconn *conn, int partition_count, enum copies_stage *ret,
 		  struct fault *f);
-/* Inside a transaction: every table that is copying with the attempt we know becomes live. */
+/* Inside a transaction: every table that copies_ready found whole becomes live. */
 bool copies_go_live(struct copies *c, PGconn *conn, struct fault *f);
 
 #endif

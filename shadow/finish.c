@@ -4,7 +4,12 @@
  * is built and the tables become live. The owner of partition 0 does it for everybody.
  *
  * Building indexes takes as long as it takes, so it has a thread of its own; the lane goes on. It is
- * done again, and finds nothing to do, if this process dies before the tables are live.
+ * done again, and finds nothing to do, if this process dies before the tables are live, and once by
+ * each owner of partition 0.
+ *
+ * Some tables may be live already when the last become so: those whose copies were whole when others'
+ * were cut off. Then a foreign key may look at a moment at which its two tables are not at the same
+ * place, and fail for it: the tables become live, and it is tried again while they are.
  */
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -37,7 +42,8 @@ static void finish_start(struct lane *l)
 		atomic_store(&l->finish_state, FINISH_DONE);
 		return;
 	}
-	log_info("all copies are here: building what was left out of the schema");
+	if (copies_has_copying(&l->copies))
+		log_info("all copies are here: building what was left out of the schema");
 	fault_reset(&l->finish_fault);
 	atomic_store(&l->finish_state, FINISH_RUNNING);
 	if (pthread_create(&l->finish_thread, NULL, finish_main, l) != 0) {
@@ -94,49 +100,60 @@ static void finish_failed(struct lane *l, struct part *zero, const struct fault 
 }
 
 /* Is it still so? Another COPY event may have passed while indexes were built. */
-static bool finish_is_ready(struct lane *l, bool *ret, struct fault *f)
+static void finish_live(struct lane *l, struct part *zero)
 {
-	return lane_load_copies(l, f) &&
-	       copies_ready(&l->copies, l->conn, l->migration->partition_count, ret, f);
+	struct fault f = { 0 };
+	enum copies_stage stage;
+
+	if (!lane_load_copies(l, &f) ||
+	    !copies_ready(&l->copies, l->conn, l->migration->partition_count, &stage, &f)) {
+		finish_failed(l, zero, &f);
+		return;
+	}
+	if (stage == COPIES_UNDER_WAY)
+		return;
+	if (!finish_go_live(l, zero, &f) || !lane_load_copies(l, &f)) {
+		finish_failed(l, zero, &f);
+		return;
+	}
+	lane_recovered(l);
+	log_info("%s", stage == COPIES_WHOLE ? "all tables are live"
+					     : "tables whose copies are whole are live, others are copied again");
 }
 
 /* The thread has ended: what next? */
 static void finish_ended(struct lane *l, struct part *zero, bool is_built)
 {
-	struct fault f = { 0 };
-	bool is_ready;
-
 	finish_join(l);
+	l->is_finish_owed = !is_built;
 	if (!is_built) {
-		log_warn("building indexes and constraints: %s", l->finish_fault.text);
-		if (l->finish_fault.kind != FAULT_ENVIRONMENT)
-			part_set(zero, PART_STOPPED, l->finish_fault.text);
 		l->finish_us = clock_us() + 5 * LANE_TARGET_POLL_US;
-		return;
+		log_warn("building indexes and constraints: %s", l->finish_fault.text);
+		if (l->finish_fault.kind == FAULT_ENVIRONMENT)
+			return;
+		if (!copies_has_live(&l->copies)) {
+			part_set(zero, PART_STOPPED, l->finish_fault.text);
+			return;
+		}
 	}
-	if (!finish_is_ready(l, &is_ready, &f) ||
-	    (is_ready && (!finish_go_live(l, zero, &f) || !lane_load_copies(l, &f)))) {
-		finish_failed(l, zero, &f);
-		return;
-	}
-	if (!is_ready)
-		return;
-	lane_recovered(l);
-	log_info("all tables are live");
+	if (copies_has_copying(&l->copies))
+		finish_live(l, zero);
 }
 
 static bool finish_may_look(const struct lane *l, const struct part *zero)
 {
 	return zero && l->conn && zero->state != PART_UNTAKEN && zero->state != PART_STOPPED &&
-	       copies_has_copying(&l->copies) && clock_us() >= l->finish_us;
+	       (copies_has_copying(&l->copies) ||
+		(l->is_finish_owed && copies_has_live(&l->copies))) &&
+	       clock_us() >= l->finish_us;
 }
 
 void finish_turn(struct lane *l)
 {
 	struct part *zero = lane_part(l, CONSUME_CHANGES, 0);
 	enum finish_state state = (enum finish_state)atomic_load(&l->finish_state);
+	enum copies_stage stage;
 	struct fault f = { 0 };
-	bool is_ready;
 
 	if (state == FINISH_RUNNING || !finish_may_look(l, zero))
 		return;
@@ -144,13 +161,19 @@ void finish_turn(struct lane *l)
 		finish_ended(l, zero, state == FINISH_DONE);
 		return;
 	}
+	if (!copies_has_copying(&l->copies)) {
+		finish_start(l);
+		return;
+	}
 	l->finish_us = clock_us() + LANE_COPY_POLL_US;
 	copies_refresh(&l->copies);
 	if (!lane_plain(l, &f) ||
-	    !copies_ready(&l->copies, l->conn, l->migration->partition_count, &is_ready, &f)) {
+	    !copies_ready(&l->copies, l->conn, l->migration->partition_count, &stage, &f)) {
 		finish_failed(l, zero, &f);
 		return;
 	}
-	if (is_ready)
+	if (stage == COPIES_WHOLE)
 		finish_start(l);
+	else if (stage == COPIES_WHOLE_BUT_VOID)
+		finish_live(l, zero);
 }

@@ -673,6 +673,7 @@ struct lane *lane_new(struct lane_role *role, int number, struct fault *f)
 	l->number = number;
 	l->ops_end = &l->ops;
 	l->backoff_ms = LANE_BACKOFF_FIRST_MS;
+	l->is_finish_owed = true;
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_cond_init(&l->done_cond, NULL);
 	arena_init(&l->table_arena, TABLE_ARENA_BYTES);

@@ -87,6 +87,7 @@ struct lane {
 	_Atomic int finish_state;
 	struct fault finish_fault;
 	int64_t finish_us;
+	bool is_finish_owed;        /* tables are live, and it is not sure that all is built */
 };
 
 /* lane.c */
