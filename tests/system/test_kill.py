@@ -6,7 +6,7 @@ import time
 import psycopg
 import pytest
 
-from following import assert_balanced, assert_follows, copies_live, exists
+from following import assert_balanced, assert_follows, copies_live, exists, wait_live
 from rig import Kafka, Postgres, wait_until
 
 VICTIMS = ["all", "ingest", "shadow", "primary", "kafka", "source", "target"]
@@ -146,3 +146,27 @@ def test_kill(migration, servers, rng, is_long, phase, victim):
         assert_balanced(scene.m, db)
     scene.assert_running()
     scene.m.stop()
+
+
+def test_one_copy_cut_off_while_another_is_whole(migration):
+    """The whole table's changes stand in front of the event that begins the other's next copy."""
+    m = migration()
+    m.source.execute("create table small (id int primary key, n int); insert into small values (1, 0);"
+                     "create table large (id int primary key, small int references small, v text);"
+                     "insert into large select i, 1, md5(i::text) from generate_series(1, 30000) i")
+    m.start(role="shadow")
+    m.start(role="primary")
+    first = m.start(role="ingest", env={"FORESHADOW_FAILPOINTS": "ingest.copy_complete=stop@2"})
+    wait_until(first.is_stopped, 60, lambda: f"one copy to be complete\n{first.tail()}")
+    first.kill9()
+    m.source.execute("update small set n = 1; insert into small values (2, 0); insert into large values (0, 2, 'new')")
+    m.start(role="ingest")
+    wait_until(lambda: all(db.value("select max(attempt) = 2 from foreshadow.copies") for db in m.targets()), 60,
+               lambda: f"the second copy's event\n{m.tail()}")
+    wait_live(m)
+    assert_follows(m)
+    for db in m.targets():
+        assert db.sql("select attempt from foreshadow.copies order by oid") == [(1,), (2,)]
+        assert_balanced(m, db)
+        assert db.value("select count(*) from pg_constraint where contype = 'f'") == 1
+    m.stop()
