@@ -3,6 +3,7 @@
 
     bench/run ingest-null   receive, decode, encode, no Kafka   against pg_recvlogical to the null device, TCP
     bench/run apply         updates of existing rows            against pipelined single prepared statements
+    bench/run memory        peak RSS of all roles in one process, by workload
     bench/run stream        source to one target through Kafka  against native logical replication (binary, streaming)
 
 Workloads: W1 one transaction of 1 M inserts (bigint key, int, 32 B text, numeric(12,2), timestamptz, 40 B text);
@@ -37,12 +38,13 @@ W2 = """\\set id random(1, {rows})
 begin;
 update bench set n = n + 1, a = md5(:id::text) where id = :id;
 update bench set amount = amount + 1, b = md5(:id2::text) where id = :id2;
-insert into bench select nextval('bench_new'), {values} from (select :id as i) x;
-delete from bench where id = currval('bench_new') - 1000;
+select nextval('bench_new') as new \\gset
+insert into bench select :new::bigint, {values} from (select :id::bigint as i) x;
+delete from bench where id = :new::bigint - 1000;
 commit;
 """
 W3 = """\\set i random(1, 1000000)
-insert into bench select nextval('bench_new'), {values} from (select :i as i) x;
+insert into bench select nextval('bench_new'), {values} from (select :i::bigint as i) x;
 """
 VALUES = ROW.split(", ", 1)[1]
 
@@ -72,9 +74,13 @@ class Workload:
         db.pgbench("-n", "-M", "prepared", "-c", "4", "-t", str(self.transactions // 4), "-f", str(script))
 
 
+CHOSEN = []
+
+
 def workloads(scale):
     base = max(int(200_000 * scale), 2000)
-    return [Workload("W1", 0, scale), Workload("W2", base, scale), Workload("W3", 0, scale)]
+    all_of_them = [Workload("W1", 0, scale), Workload("W2", base, scale), Workload("W3", 0, scale)]
+    return [w for w in all_of_them if not CHOSEN or w.name in CHOSEN]
 
 
 class Results:
@@ -126,12 +132,12 @@ def bench_ingest_null(results, repeat, scale):
     for w in workloads(scale):
         db = server.createdb(f"null_{w.name.lower()}")
         w.prepare(db)
-        db.execute("create publication bench for table bench")
+        db.execute("create publication foreshadow_bench for table bench")
         db.sql("select pg_create_logical_replication_slot('base', 'pgoutput')")
         w.make(db, place.folder("null"))
         end = str(db.value("select pg_current_wal_insert_lsn()"))
         db.execute("select pg_logical_emit_message(true, 'bench', 'end')")
-        f = Foreshadow({"migration": "bench", "source": {"uri": db.uri()}, "target": {"uri": db.uri()},
+        f = Foreshadow({"migration": "bench", "source": {"uri": db.uri()}, "target": {"uri": db.uri().replace("null_", "none_")},
                         "kafka": {"bootstrap.servers": "127.0.0.1:1"}, "tables": {"include": ["public.bench"]}},
                        BUILD / "foreshadow")
         ours, peer, changes = [], [], 0
@@ -140,7 +146,7 @@ def bench_ingest_null(results, repeat, scale):
                 db.sql(f"select pg_copy_logical_replication_slot('base', '{slot}')")
             wall, out = timed([BUILD / "ingest_null", f.yaml, "ours", end])
             peer_wall, _ = timed([client_program("pg_recvlogical"), "-d", db.uri(), "-S", "peer", "--start", "-f", "/dev/null",
-                                  "-o", "proto_version=1", "-o", "publication_names=bench", "-o", "binary=true",
+                                  "-o", "proto_version=1", "-o", "publication_names=foreshadow_bench", "-o", "binary=true",
                                   f"--endpos={end}", "--no-loop"])
             changes = json.loads(out)["changes"]
             if turn:
@@ -300,7 +306,50 @@ def bench_stream(results, repeat, scale):
         server.remove()
 
 
-BENCHES = {"ingest-null": bench_ingest_null, "apply": bench_apply, "stream": bench_stream}
+# ---- memory ----
+
+def bench_memory(results, repeat, scale):
+    """VmHWM of one process with all roles and both targets, 12 partitions; one run is enough: nothing races."""
+    source = Postgres("source", 15, SETTINGS).init().start()
+    target = Postgres("target", 15, SETTINGS).init().start()
+    kafka = Kafka().format().start()
+    large = int(1_000_000 * scale)
+    scripts = {
+        "copy": (large, None),
+        "W1": (0, f"insert into bench select {ROW} from generate_series(1, {large}) i"),
+        "200k": (0, f"insert into bench select {ROW} from generate_series(1, {large // 5}) i"),
+        "2M": (0, f"insert into bench select {ROW} from generate_series(1, {large * 2}) i"),
+        "10MB": (0, "insert into bench values (1, 1, repeat('0123456789', 1000000)), (2, 2, repeat('abcdefghij', 1000000))"),
+    }
+    for name, (base, script) in scripts.items():
+        db = source.createdb(f"mem_{name.lower()}")
+        dst = target.createdb(f"mem_{name.lower()}_dst")
+        Workload("W1", base, scale).prepare(db)
+        f = Foreshadow({"migration": f"mem_{name.lower()}", "source": {"uri": db.uri()}, "target": {"uri": dst.uri()},
+                        "kafka": {"bootstrap.servers": kafka.bootstrap, "partitions": 12},
+                        "tables": {"include": ["public.bench"]}, "risk": {"shadow_threshold": 0}}, BUILD / "foreshadow")
+        process = f.start()
+        targets = [dst, target.database(f"{dst.name}_shadow")]
+
+        def live():
+            return all(target.value("select exists (select from pg_database where datname = %s)", t.name) and
+                       t.value("select to_regclass('foreshadow.copies') is not null") and
+                       t.value("select count(*) > 0 and bool_and(state = 'live') from foreshadow.copies") for t in targets)
+
+        wait_until(live, 300, lambda: f"the copy\n{f.tail()}")
+        if script:
+            db.execute(script)
+        rows = db.value("select count(*) from bench")
+        wait_until(lambda: all(t.value("select count(*) from bench") == rows for t in targets), 600,
+                   lambda: f"{rows} rows on the targets\n{f.tail()}")
+        results.figure("memory", name, "peak_rss", "MB", [process.peak_rss() / 1e6])
+        f.stop()
+        f.run_cli("drop", "--yes")
+    for server in (source, target, kafka):
+        server.remove()
+
+
+BENCHES = {"memory": bench_memory, "ingest-null": bench_ingest_null, "apply": bench_apply, "stream": bench_stream}
 
 
 def main():
@@ -309,7 +358,9 @@ def main():
     parser.add_argument("--json", metavar="FILE", help="a line per figure")
     parser.add_argument("--repeat", type=int, default=3, help="pairs (default 3)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the workloads' sizes (default 1)")
+    parser.add_argument("--workload", action="append", choices=["W1", "W2", "W3"], help="only these")
     options = parser.parse_args()
+    CHOSEN.extend(options.workload or [])
     results = Results(options.json)
     try:
         for name in options.names:
