@@ -27,6 +27,7 @@ struct answer {
 struct server {
 	int fd, port;
 	pthread_t thread;
+	pthread_mutex_t lock; /* of what follows */
 	struct answer answers[ANSWERS_MAX];
 	char requests[ANSWERS_MAX][REQUEST_MAX];
 	int request_count;
@@ -63,12 +64,17 @@ static void read_request(int fd, char *text)
 static void *serve(void *arg)
 {
 	struct server *s = arg;
+	char request[REQUEST_MAX];
 	int fd;
 
 	while ((fd = accept(s->fd, NULL, NULL)) >= 0) {
-		const struct answer *a = &s->answers[s->request_count];
+		const struct answer *a;
 
-		read_request(fd, s->requests[s->request_count++]);
+		read_request(fd, request);
+		pthread_mutex_lock(&s->lock);
+		a = &s->answers[s->request_count];
+		memcpy(s->requests[s->request_count++], request, REQUEST_MAX);
+		pthread_mutex_unlock(&s->lock);
 		dprintf(fd, "HTTP/1.1 %d X\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
 			a->status, strlen(a->body), a->body);
 		close(fd);
@@ -94,6 +100,7 @@ static int setup(void **state)
 	char url[128];
 
 	rig = (struct rig) { 0 };
+	pthread_mutex_init(&rig.server.lock, NULL);
 	rig.server.fd = socket(AF_INET, SOCK_STREAM, 0);
 	if (bind(rig.server.fd, (struct sockaddr *)&address, n) || listen(rig.server.fd, 5) ||
 	    getsockname(rig.server.fd, (struct sockaddr *)&address, &n))
@@ -120,7 +127,12 @@ static int teardown(void **state)
 
 static void request_has(int i, const char *words)
 {
-	if (!strstr(rig.server.requests[i], words))
+	bool has;
+
+	pthread_mutex_lock(&rig.server.lock);
+	has = strstr(rig.server.requests[i], words);
+	pthread_mutex_unlock(&rig.server.lock);
+	if (!has)
 		fail_msg("\"%s\" not in \"%s\"", words, rig.server.requests[i]);
 }
 
