@@ -176,9 +176,9 @@ def test_target_disk_full_is_waited_for(migration, tmp_path):
         m.source.execute(TABLE)
         process = m.start()
         wait_live(m)
-        m.source.execute("insert into t select i, repeat('x', 200) from generate_series(1000, 80000) i")
+        m.source.execute("insert into t select i, repeat('x', 200) from generate_series(1000, 200000) i")
         process.wait_log("No space left on device", 60)
-        run(["mount", "-o", "remount,size=200m", small])
+        run(["mount", "-o", "remount,size=400m", small])
         assert_follows(m)
         assert process.running()
     finally:
