@@ -31,7 +31,8 @@ TICK = os.sysconf("SC_CLK_TCK")
 TABLE = """create table bench (id bigint primary key, n int, a text, amount numeric(12,2), at timestamptz, b text);
 create sequence bench_new start 100000001"""
 ROW = "i, i % 1000, md5(i::text), (i % 100000) / 100.0, '2026-01-01'::timestamptz + i * interval '1 ms', md5(i::text) || 'b2345678'"
-SETTINGS = {"shared_buffers": "512MB", "synchronous_commit": "off", "max_wal_size": "8GB", "checkpoint_timeout": "1h"}
+SETTINGS = {"shared_buffers": "512MB", "synchronous_commit": "off", "max_wal_size": "8GB", "checkpoint_timeout": "1h",
+            "autovacuum": "off"}
 
 W2 = """\\set id random(1, {rows})
 \\set id2 random(1, {rows})
@@ -283,8 +284,11 @@ def bench_stream(results, repeat, scale):
         for number in range(repeat):
             pair = StreamPair(source, target, kafka, w, number)
             pair.prepare()
+            if number % 2:  # neither is always the one that finds cold caches
+                native_seconds, native_used = pair.run_native(servers)
             seconds, used, peak = pair.run_ours(servers)
-            native_seconds, native_used = pair.run_native(servers)
+            if number % 2 == 0:
+                native_seconds, native_used = pair.run_native(servers)
             changes = pair.expected()
             ours.append(changes / seconds)
             native.append(changes / native_seconds)
