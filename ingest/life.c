@@ -191,9 +191,15 @@ static bool make_slot(struct life *l, struct fault *f)
 {
 	char text[LSN_TEXT];
 
-	if (!memory_identity_write(&l->memory, &l->identity, f) ||
-	    !source_slot_drop(l->plain, l->m->slot, f) ||
-	    !source_slot_create(l->source, l->options->stop_fd, &l->identity.slot_lsn, f))
+	if (!memory_identity_write(&l->memory, &l->identity, f))
+		return false;
+	if (!source_slot_drop(l->plain, l->m->slot, f)) {
+		/* Still being made for a life that is gone: its walsender notices in a while. */
+		if (strcmp(f->sqlstate, "55006") == 0)
+			f->kind = FAULT_ENVIRONMENT;
+		return false;
+	}
+	if (!source_slot_create(l->source, l->options->stop_fd, &l->identity.slot_lsn, f))
 		return false;
 	failpoint("ingest.slot_created");
 	l->identity.has_slot_lsn = true;
@@ -280,6 +286,53 @@ static bool publication(struct life *l, struct fault *f)
 					 l->catalog.relation_count, f);
 }
 
+static bool is_published(const PGresult *published, uint32_t oid)
+{
+	for (int i = 0; i < PQntuples(published); i++)
+		if (pg_i64(published, i, 0) == (int64_t)oid)
+			return true;
+	return false;
+}
+
+static const struct relation *find_in_scope(const struct life *l, uint32_t oid)
+{
+	for (size_t i = 0; i < l->catalog.relation_count; i++)
+		if (l->catalog.relations[i]->oid == oid)
+			return l->catalog.relations[i];
+	return NULL;
+}
+
+/*
+ * A table that was copied, left the publication and comes back has changes that nobody sent. (No
+ * publication at all is another matter: it is made again whole, and the slot's decoding fails.)
+ */
+static bool refuse_returned_tables(struct life *l, struct fault *f)
+{
+	const char *publication_name = l->m->publication;
+	struct memory_copies copies;
+	bool ok = memory_copies_read(&l->memory, &l->arena, &copies, f);
+	PGresult *published = ok ? pg_query_params(l->plain, f,
+						   "SELECT r.prrelid FROM pg_catalog.pg_publication_rel r JOIN"
+						   " pg_catalog.pg_publication p ON p.oid = r.prpubid"
+						   " WHERE p.pubname = $1",
+						   1, &publication_name)
+				 : NULL;
+
+	ok = published != NULL;
+	for (size_t i = 0; ok && PQntuples(published) > 0 && i < copies.count; i++) {
+		const struct memory_copy *copy = &copies.copies[i];
+		const struct relation *rel = find_in_scope(l, copy->oid);
+		if (rel && copy->has[MEMORY_COMPLETE] && !is_published(published, copy->oid))
+			ok = fault(f, FAULT_LOST,
+				   "source: table %.*s.%.*s was copied, but is not in publication %s any more: "
+				   "its changes since then are lost; exclude it in tables:, or drop the "
+				   "migration (foreshadow drop) and copy again",
+				   SPAN_ARG(rel->schema), SPAN_ARG(rel->table), l->m->publication);
+	}
+	PQclear(published);
+	return ok;
+}
+
 static bool connect_source(struct life *l, struct fault *f)
 {
 	l->source = source_new(l->m, f);
@@ -305,7 +358,7 @@ static bool identify(struct life *l, struct fault *f)
 	if (!topics_exist(l, !exists || !l->identity.has_slot_lsn, f))
 		return false;
 	if (exists && l->identity.has_slot_lsn)
-		return check_identity(l, f) && publication(l, f);
+		return check_identity(l, f) && refuse_returned_tables(l, f) && publication(l, f);
 	if (!exists && !check_untouched(l, f))
 		return false;
 	generation = exists ? l->identity.generation : 0;

@@ -14,6 +14,9 @@ bool memory_put(const struct memory *m, const char *key, struct span value, stru
 	for (;;) {
 		struct fault why = { 0 };
 
+		/* A round of thousands of records is a long wait: the source hears from us in it. */
+		if (!m->idle(m->arg, 0, f))
+			return false;
 		if (control_put(m->control, span_str(key), value, PUT_MS, &why))
 			return true;
 		if (why.kind != FAULT_ENVIRONMENT) {
@@ -21,8 +24,6 @@ bool memory_put(const struct memory *m, const char *key, struct span value, stru
 				*f = why;
 			return fault_in(f, "control record %s", key);
 		}
-		if (!m->idle(m->arg, 0, f))
-			return false;
 	}
 }
 
@@ -247,8 +248,10 @@ bool memory_copy_void(const struct memory *m, uint64_t generation, uint32_t oid,
 		      const char *reason, struct fault *f)
 {
 	char key[KEY_BYTES];
+	json_t *text = json_string(reason); /* NULL: a message cut inside a character */
 
-	return put_json(
-	    m, copy_key(oid, attempt, MEMORY_VOID, key),
-	    json_pack("{s:s, s:I}", "reason", reason, "generation", (json_int_t)generation), f);
+	return put_json(m, copy_key(oid, attempt, MEMORY_VOID, key),
+			json_pack("{s:o, s:I}", "reason", text ? text : json_string("not readable"),
+				  "generation", (json_int_t)generation),
+			f);
 }

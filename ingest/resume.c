@@ -212,20 +212,20 @@ done:
 struct scan {
 	const struct resume_request *q;
 	struct resume *partitions;
-	struct arena record, *kept;
-	struct barrier *counts;
+	struct arena record, counted; /* counted: of newest */
+	struct barrier newest;        /* accepted in partition 0 */
 };
 
 /* The counts outlive the record: table names are copied. */
-static bool keep_counts(struct scan *s, const struct barrier *b, struct fault *f)
+static bool copy_counts(struct barrier *to, const struct barrier *b, struct arena *a, struct fault *f)
 {
-	s->counts->count_count = b->count_count;
-	s->counts->counts = arena_alloc(s->kept, (b->count_count + 1) * sizeof(*b->counts));
-	for (size_t i = 0; i < b->count_count && s->counts->counts; i++) {
-		s->counts->counts[i] = b->counts[i];
-		s->counts->counts[i].table = arena_dup(s->kept, b->counts[i].table);
+	to->count_count = b->count_count;
+	to->counts = arena_alloc(a, (b->count_count + 1) * sizeof(*b->counts));
+	for (size_t i = 0; i < b->count_count && to->counts; i++) {
+		to->counts[i] = b->counts[i];
+		to->counts[i].table = arena_dup(a, b->counts[i].table);
 	}
-	if (arena_failed(s->kept))
+	if (arena_failed(a))
 		return fault(f, FAULT_INTERNAL, "no memory for the counts of a barrier");
 	return true;
 }
@@ -241,7 +241,10 @@ static bool scan_take(void *arg, int partition, struct span record, bool *ret_is
 		return false;
 	switch (resume_feed(&s->partitions[partition], &e.head, f)) {
 	case RESUME_COUNTS:
-		return partition != 0 || keep_counts(s, &e.barrier, f);
+		if (partition != 0)
+			return true;
+		arena_reset(&s->counted);
+		return copy_counts(&s->newest, &e.barrier, &s->counted, f);
 	case RESUME_END:
 		*ret_is_done = true;
 		return true;
@@ -318,11 +321,12 @@ bool resume_read(const struct resume_request *q, struct resume *partitions, stru
 		 struct barrier *ret_counts, struct fault *f)
 {
 	struct window *windows = calloc((size_t)q->partition_count, sizeof(*windows));
-	struct scan s = { .q = q, .partitions = partitions, .kept = a, .counts = ret_counts };
+	struct scan s = { .q = q, .partitions = partitions };
 	bool ok = false;
 
 	*ret_counts = (struct barrier) { 0 };
 	arena_init(&s.record, (size_t)256 << 20);
+	arena_init(&s.counted, (size_t)64 << 20);
 	if (!windows) {
 		fault(f, FAULT_INTERNAL, "out of memory");
 		goto done;
@@ -340,8 +344,9 @@ bool resume_read(const struct resume_request *q, struct resume *partitions, stru
 		if (!resume_check(&partitions[p], p, f))
 			goto done;
 	}
-	ok = true;
+	ok = copy_counts(ret_counts, &s.newest, a, f);
 done:
+	arena_release(&s.counted);
 	arena_release(&s.record);
 	free(windows);
 	return ok;

@@ -108,10 +108,13 @@ bool source_slot_drop(PGconn *plain, const char *slot, struct fault *f)
 	arena_release(&a);
 	if (!ok || !s.exists)
 		return ok;
-	if (s.active_pid)
-		return fault(f, FAULT_STOP,
-			     "source: the replication slot %s is active for pid %d, wanted: free; next "
-			     "step: stop the ingest that uses it, then try again", slot, s.active_pid);
+	if (s.active_pid) {
+		fault(f, FAULT_STOP,
+		      "source: the replication slot %s is active for pid %d, wanted: free; next "
+		      "step: stop the ingest that uses it, then try again", slot, s.active_pid);
+		snprintf(f->sqlstate, sizeof(f->sqlstate), "55006");
+		return false;
+	}
 	PGresult *r = pg_query_params(plain, f, "SELECT pg_catalog.pg_drop_replication_slot($1)", 1,
 				      &slot);
 	PQclear(r);

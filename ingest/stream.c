@@ -564,6 +564,10 @@ bool stream_barrier(struct stream *s, int64_t now_us, bool is_forced, struct fau
 		return true;
 	if (!is_forced && now_us - s->barrier_us < BARRIER_US && bytes < BARRIER_WAL_BYTES)
 		return true;
+	/* A begun copy that is not in every partition yet stands in front of this barrier. */
+	if (s->copies_placed < s->conf.copy_count &&
+	    boundary_cmp(s->conf.copies[s->copies_placed].at, s->boundary) <= 0)
+		return true;
 	if (!publish_has_barrier_room(s->conf.publish) ||
 	    !publish_is_within(s->conf.publish, s->boundary))
 		return true;

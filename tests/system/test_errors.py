@@ -220,6 +220,18 @@ def test_topic_deleted(migration):
     assert_says(log, m.topic("changes"), "drop")
 
 
+def test_table_that_left_the_publication_and_comes_back(migration):
+    m = migration()
+    m.source.execute(TABLE + "; create table other (id int primary key)")
+    m.start()
+    wait_live(m)
+    m.stop()
+    m.source.execute(f"alter publication {m.slot} drop table t; insert into t values (500, 'unseen')")
+    code, log = failing_run(m)
+    assert code == 3
+    assert_says(log, "public.t", m.slot, "lost", "foreshadow drop")
+
+
 def test_partition_count_changed(migration):
     m = migration()
     m.source.execute(TABLE)
