@@ -96,8 +96,11 @@ static enum step step_change(struct lane *l, struct part *p, rd_kafka_message_t 
 	const struct copies_table *copy;
 	enum step step;
 
+	/* Control may learn it between two looks: what the second one finds goes on below. */
+	if (!codec && (step = step_table(l, p, msg, ev, &table)) != STEP_TAKEN)
+		return step;
 	if (!codec)
-		return step_table(l, p, msg, ev, &table);
+		codec = table->codec;
 	copy = copies_find(&l->copies, codec_relation(codec)->oid);
 	switch (copies_change(copy, ev->head.position.commit)) {
 	case COPIES_COVERED:
@@ -215,8 +218,10 @@ static enum step step_copied(struct lane *l, struct part *p, rd_kafka_message_t 
 		return STEP_DROPPED;
 	if (ev->head.op == 'r') {
 		codec = lane_codec(l, ev->head.fingerprint, &f);
+		if (!codec && (step = step_table(l, p, msg, ev, &table)) != STEP_TAKEN)
+			return step;
 		if (!codec)
-			return step_table(l, p, msg, ev, &table);
+			codec = table->codec;
 		oid = codec_relation(codec)->oid;
 	}
 	switch (copies_record(copies_find(&l->copies, oid), ev->head.attempt)) {

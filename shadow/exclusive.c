@@ -63,14 +63,16 @@ static enum outcome exclusive_relations(struct exclusive_run *r, struct fault *f
 	return OUTCOME_DONE;
 }
 
-/* Do the message's tables include every leaf of table i's root? */
-static bool exclusive_has_every_leaf(const struct exclusive_run *r, size_t i)
+/* Do the wanted tables of the message include every leaf of table i's root? A leaf that its copy has
+ * covered already must keep its rows. */
+static bool exclusive_has_every_leaf(const struct exclusive_run *r, const bool *wanted, size_t i)
 {
 	const struct relation *rel = r->rels[i];
 	size_t here = 0;
 
 	for (size_t k = 0; k < r->ev.exclusive.table_count; k++)
-		here += span_eq(r->rels[k]->root_schema, rel->root_schema) &&
+		here += (!wanted || wanted[k]) &&
+			span_eq(r->rels[k]->root_schema, rel->root_schema) &&
 			span_eq(r->rels[k]->root_table, rel->root_table);
 	return here >= versions_leaf_count(r->lane->role->versions, rel, r->ev.head.position);
 }
@@ -86,7 +88,7 @@ static bool exclusive_empty(struct exclusive_run *r, const bool *wanted, struct 
 	for (size_t i = 0; i < n; i++)
 		if (!wanted || wanted[i])
 			tables[count++] = (struct truncate_table) {
-				r->rels[i], exclusive_has_every_leaf(r, i)
+				r->rels[i], exclusive_has_every_leaf(r, wanted, i)
 			};
 	return count == 0 || truncate_run(r->lane->conn, tables, count, true, f);
 }
@@ -315,6 +317,7 @@ static void exclusive_do(struct exclusive_run *r)
 		 names[r->ev.exclusive.kind], r->ev.exclusive.table_count);
 	r->part->have = r->part->next = next;
 	exclusive_pass(l, r->part);
+	l->has_old_copies = true;
 	if (!lane_load_copies(l, &f))
 		lane_failed(l, &f);
 }
@@ -367,6 +370,7 @@ static void exclusive_look(struct exclusive_run *r)
 	/* Our row follows with the next batch. */
 	exclusive_moved(r, &r->part->next);
 	exclusive_pass(l, r->part);
+	l->has_old_copies = true;
 	if (!lane_load_copies(l, &f))
 		lane_failed(l, &f);
 }

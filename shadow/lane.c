@@ -148,6 +148,7 @@ enum lane_lookup lane_table(struct lane *l, uint64_t fingerprint, const struct l
 	if (!lane_plain(l, f))
 		return LANE_LOOKUP_FAILED;
 	target = target_read(l->conn, codec_relation(codec), &l->table_arena, f);
+	l->has_wasted_tables |= !target;
 	if (!target)
 		return f->kind == FAULT_STOP ? LANE_NO_TARGET : LANE_LOOKUP_FAILED;
 	t = arena_alloc(&l->table_arena, sizeof(*t));
@@ -170,6 +171,7 @@ bool lane_load_copies(struct lane *l, struct fault *f)
 	if (!lane_plain(l, f) || !copies_load(&l->copies, l->conn, &is_changed, f))
 		return false;
 	l->copies_us = clock_us() + LANE_COPY_POLL_US;
+	l->has_old_copies = false;
 	if (is_changed)
 		lane_forget_tables(l);
 	return true;
@@ -392,12 +394,17 @@ static bool lane_part_is_stalled(struct part *p, int64_t now)
 	}
 	if (p->more_us == 0)
 		p->more_us = now;
-	return now - p->more_us > LANE_STALLED_US;
+	if (now - p->more_us <= (p->patience_us ? p->patience_us : LANE_STALLED_US))
+		return false;
+	/* A large record over a slow line comes later than that, and asking again starts it over. */
+	p->patience_us = p->patience_us ? p->patience_us * 2 : LANE_STALLED_US * 2;
+	if (p->patience_us > LANE_STALLED_LAST_US)
+		p->patience_us = LANE_STALLED_LAST_US;
+	return true;
 }
 
 static void lane_prepare_parts(struct lane *l)
 {
-	bool has_taken = false;
 	struct fault f = { 0 };
 
 	for (size_t i = 0; i < l->part_count && l->conn; i++) {
@@ -408,7 +415,7 @@ static void lane_prepare_parts(struct lane *l)
 			continue;
 		if (lane_part_is_stalled(p, now)) {
 			log_warn("%s partition %d: nothing read for %d s: asking again from offset %lld",
-				 p->key.topic, p->partition, LANE_STALLED_US / 1000000,
+				 p->key.topic, p->partition, (int)((now - p->read_us) / 1000000),
 				 (long long)p->have.next_offset);
 			part_rewind(p, 0);
 		}
@@ -419,12 +426,13 @@ static void lane_prepare_parts(struct lane *l)
 				lane_failed(l, &f);
 				return;
 			}
-			has_taken = true;
+			l->has_old_copies = true;
 		}
 		if (p->state == PART_SEEKING)
 			lane_seek(p);
 	}
-	if (has_taken) {
+	if (l->has_old_copies && l->conn && clock_us() >= l->copies_us) {
+		l->copies_us = clock_us() + LANE_COPY_POLL_US;
 		if (lane_load_copies(l, &f))
 			lane_recovered(l);
 		else
@@ -440,7 +448,8 @@ static void lane_look_at_copies(struct lane *l)
 
 	copies_refresh(&l->copies);
 	for (size_t i = 0; i < l->part_count; i++)
-		is_waiting |= l->parts[i]->state == PART_WAITS_COPY;
+		is_waiting |= l->parts[i]->state == PART_WAITS_COPY ||
+			      l->parts[i]->state == PART_WAITS_EXCLUSIVE;
 	if (is_waiting && l->conn && clock_us() >= l->copies_us && !lane_load_copies(l, &f))
 		lane_failed(l, &f);
 }
@@ -583,22 +592,31 @@ static void lane_wait(struct lane *l)
 			l->parts[i]->retry_us = 0;
 }
 
-static bool lane_turn(struct lane *l, struct fault *f)
+static void lane_work(struct lane *l)
 {
-	if (!lane_ensure_connection(l, f))
-		return false;
-	if (l->conn)
-		lane_prepare_parts(l);
 	if (l->conn)
 		lane_look_at_copies(l);
 	if (l->conn)
 		exclusive_turn(l);
-	if (l->conn && batch_collect(l, CONSUME_CHANGES))
+	if (l->conn && !l->has_old_copies && batch_collect(l, CONSUME_CHANGES))
 		batch_commit_changes(l);
-	if (l->conn && batch_collect(l, CONSUME_SNAPSHOT))
+	if (l->conn && !l->has_old_copies && batch_collect(l, CONSUME_SNAPSHOT))
 		batch_commit_copies(l);
 	if (l->conn)
 		finish_turn(l);
+}
+
+static bool lane_turn(struct lane *l, struct fault *f)
+{
+	if (!lane_ensure_connection(l, f))
+		return false;
+	if (l->has_wasted_tables && l->table_arena.used_bytes > l->table_arena.max_bytes / 4)
+		lane_forget_tables(l);
+	if (l->conn)
+		lane_prepare_parts(l);
+	/* A change judged by old rows could be dropped as covered. */
+	if (!l->has_old_copies)
+		lane_work(l);
 	lane_publish(l);
 	return true;
 }

@@ -68,6 +68,8 @@ struct lane {
 	PGconn *conn;
 	struct apply *apply;
 	bool is_stopping, is_down;
+	bool has_wasted_tables;      /* table_arena holds what tables that were refused have left */
+	bool has_old_copies;         /* the rows about copies must be read before anything is applied */
 	char down_sqlstate[6];       /* why, as it was last logged */
 	int backoff_ms;
 	int64_t retry_us;           /* connection: not before */

@@ -6,6 +6,7 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "shadow/lane.h"
 
 static const char *const state_names[PART_STATES] = {
 	[PART_UNTAKEN] = "untaken",
@@ -120,8 +121,10 @@ rd_kafka_message_t *part_front(struct part *p)
 	n = rd_kafka_consume_batch_queue(p->queue, 0, p->ahead, MAX);
 	p->is_dry = n < MAX;
 	p->ahead_count = n > 0 ? (size_t)n : 0;
-	if (n > 0)
+	if (n > 0) {
 		p->read_us = clock_us();
+		p->patience_us = LANE_STALLED_US;
+	}
 	return p->ahead_count ? p->ahead[0] : NULL;
 }
 

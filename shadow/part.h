@@ -52,6 +52,7 @@ struct part {
 	bool needs_seek;         /* next.next_offset is not behind what was read: seek when committed */
 	int64_t seek_delay_us;
 	int64_t read_us;         /* when it last read something, or was put somewhere */
+	int64_t patience_us;     /* how long it may have more and give nothing */
 	int64_t more_us;         /* since when the log is known to have more than was read; 0: it has not */
 	int64_t jump_offset;     /* a record that stood behind a hole when it was first seen */
 	int64_t poison_offset;   /* stop in front of the record with this offset; -1: none */
