@@ -9,17 +9,6 @@ char *lsn_format(uint64_t lsn, char *text)
 	return text;
 }
 
-static int lsn_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 static bool lsn_parse_half(struct span s, uint64_t *ret_half)
 {
 	uint64_t v = 0;
@@ -27,7 +16,7 @@ static bool lsn_parse_half(struct span s, uint64_t *ret_half)
 	if (s.n < 1 || s.n > 8)
 		return false;
 	for (size_t i = 0; i < s.n; i++) {
-		int digit = lsn_digit(s.p[i]);
+		int digit = span_hex_digit(s.p[i]);
 
 		if (digit < 0)
 			return false;

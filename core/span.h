@@ -41,6 +41,18 @@ static inline bool span_eq_str(struct span a, const char *s)
 	return span_eq(a, span_str(s));
 }
 
+/* 0 to 15, or -1. */
+static inline int span_hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
 /* Order by bytes, then by length: memcmp's sign. */
 int span_cmp(struct span a, struct span b);
 

@@ -321,21 +321,10 @@ static bool parse_float(enum value_kind kind, struct span text, double *ret)
 	return true;
 }
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 static bool hex_decode(const char *p, size_t byte_count, char *out)
 {
 	for (size_t i = 0; i < byte_count; i++) {
-		int high = hex_digit(p[2 * i]), low = hex_digit(p[2 * i + 1]);
+		int high = span_hex_digit(p[2 * i]), low = span_hex_digit(p[2 * i + 1]);
 
 		if (high < 0 || low < 0)
 			return false;

@@ -145,14 +145,19 @@ struct consume *consume_new(const struct migration *m, enum role role, const cha
 	return c;
 }
 
-void consume_free(struct consume *c)
+void consume_leave(struct consume *c)
 {
-	if (!c)
-		return;
 	/* Calls consume_rebalance (revoke) from within, if something is assigned. */
 	rd_kafka_consumer_close(c->rk);
 	if (c->has_assignment)
 		c->owner.revoked(c->owner.arg);
+	c->has_assignment = false;
+}
+
+void consume_free(struct consume *c)
+{
+	if (!c)
+		return;
 	rd_kafka_destroy(c->rk);
 	free(c);
 }

@@ -10,7 +10,7 @@
  *
  * Offsets committed to the group are a hint for people's monitoring; nothing reads them back.
  *
- * Threads: consume_new, _poll, _free: role. consume_seek, _search, _hint: any.
+ * Threads: consume_new, _poll, _leave, _free: role. consume_seek, _search, _hint: any.
  */
 #ifndef SHADOW_CONSUME_H
 #define SHADOW_CONSUME_H
@@ -26,7 +26,7 @@ struct consume;
 struct consume_owner {
 	/* Takes over the queue (rd_kafka_queue_destroy). */
 	void (*assigned)(void *arg, enum consume_topic topic, int partition, rd_kafka_queue_t *q);
-	/* Returns when nobody reads any queue of ours any more. */
+	/* Returns when nobody reads any queue of ours any more, or is taking too long to find out. */
 	void (*revoked)(void *arg);
 	void *arg;
 };
@@ -34,6 +34,8 @@ struct consume_owner {
 struct consume *consume_new(const struct migration *m, enum role role, const char *instance,
 			    const struct consume_owner *owner, struct fault *f);
 /* Leaves the group; calls revoked if something is assigned. */
+void consume_leave(struct consume *c);
+/* Once nobody holds a queue or a message of it any more. */
 void consume_free(struct consume *c);
 
 /* Serves rebalances and errors for up to timeout_ms. false: this handle is of no more use;

@@ -414,22 +414,3 @@ bool progress_epoch(PGconn *conn, const struct progress_key *key, uint64_t *ret,
 	*ret = (uint64_t)epoch;
 	return true;
 }
-
-bool progress_barrier(PGconn *conn, const struct progress_key *key, int partition_count,
-		      struct boundary *ret, struct fault *f)
-{
-	const char *values[] = { key->migration, key->topic };
-	PGresult *r = pg_query_params(conn, f,
-				      "SELECT min(barrier_lsn), count(*) FROM foreshadow.progress"
-				      " WHERE migration = $1 AND topic = $2",
-				      2, values);
-	bool ok = true;
-
-	if (!r)
-		return false;
-	ret->v = 0;
-	if (pg_i64(r, 0, 1) == partition_count)
-		ok = lsn_parse(pg_value(r, 0, 0), &ret->v);
-	PQclear(r);
-	return ok || fault(f, FAULT_INPUT, "a row of foreshadow.progress is not of our making");
-}

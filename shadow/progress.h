@@ -66,10 +66,6 @@ bool progress_position(PGconn *conn, const struct progress_key *key, struct posi
 		       struct fault *f);
 /* Epoch of one row, to find out which partition of a fenced batch is lost. */
 bool progress_epoch(PGconn *conn, const struct progress_key *key, uint64_t *ret, struct fault *f);
-/* min(barrier_lsn) over the partition_count rows of key.topic; 0 while one is missing. */
-bool progress_barrier(PGconn *conn, const struct progress_key *key, int partition_count,
-		      struct boundary *ret, struct fault *f);
-
 /* "16/B374D848 3" and back: how a position stands in waiting_at. text: PROGRESS_POSITION_TEXT. */
 enum { PROGRESS_POSITION_TEXT = LSN_TEXT + 24 };
 char *progress_position_format(struct position p, char *text);

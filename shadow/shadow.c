@@ -34,7 +34,6 @@ struct shadow {
 	struct consume *consume, *assigning;
 	PGconn *conn; /* holds the instance's lock; asks how far the target is */
 	int64_t check_us;
-	bool is_done;
 };
 
 static bool shadow_must_stop(const struct shadow *s)
@@ -161,24 +160,6 @@ static bool shadow_new_member(struct shadow *s, struct fault *f)
 	return s->consume != NULL;
 }
 
-static bool shadow_reached_until(struct shadow *s, struct fault *f)
-{
-	struct progress_key key = { s->migration->name, s->migration->changes_topic, 0 };
-	struct boundary until = s->options->until, barrier;
-	char lsn[LSN_TEXT];
-
-	if (until.v == 0 && s->options->until_later)
-		until.v = atomic_load(s->options->until_later);
-	if (until.v == 0)
-		return true;
-	if (!progress_barrier(s->conn, &key, s->migration->partition_count, &barrier, f))
-		return false;
-	s->is_done = boundary_cmp(barrier, until) >= 0;
-	if (s->is_done)
-		log_info("the target has everything up to %s", lsn_format(until.v, lsn));
-	return true;
-}
-
 /* What is looked at a few times a second. false: the role ends. */
 static bool shadow_check(struct shadow *s, struct fault *f)
 {
@@ -192,11 +173,6 @@ static bool shadow_check(struct shadow *s, struct fault *f)
 			     sum.stopped, sum.owned, sum.why);
 	if (!s->conn && !shadow_connect(s, f))
 		return false;
-	if (s->conn && !shadow_reached_until(s, f)) {
-		if (f->kind != FAULT_ENVIRONMENT)
-			return false;
-		pg_close(&s->conn);
-	}
 	return true;
 }
 
@@ -215,12 +191,25 @@ static bool shadow_is_still_itself(struct shadow *s, struct fault *f)
 	return shadow_connect(s, f);
 }
 
+/* Until no lane holds a queue or a message of the handle, however long its target takes to answer. */
+static bool shadow_let_go(struct shadow *s, struct fault *f)
+{
+	for (int i = 0; i < s->lane_count; i++)
+		while (!lane_drop(s->lanes[i], DROP_TIMEOUT_MS))
+			if (!lane_is_well(s->lanes[i], f))
+				return false;
+	return true;
+}
+
 /* A handle that is of no more use is replaced; lanes have given everything back by then. */
 static bool shadow_renew_member(struct shadow *s, struct fault *f)
 {
 	bool is_fenced = f->kind == FAULT_FENCED;
 
 	log_warn("%s; joining the group anew", f->text);
+	consume_leave(s->consume);
+	if (!shadow_let_go(s, f))
+		return false;
 	consume_free(s->consume);
 	s->consume = NULL;
 	if (is_fenced && !shadow_is_still_itself(s, f))
@@ -276,9 +265,11 @@ static bool shadow_start(struct shadow *s, struct fault *f)
 
 static void shadow_end(struct shadow *s)
 {
-	consume_free(s->consume);
+	if (s->consume)
+		consume_leave(s->consume);
 	for (int i = 0; i < s->lane_count; i++)
 		lane_free(s->lanes[i]);
+	consume_free(s->consume); /* nobody holds anything of it now */
 	incident_free(s->lanes_share.incidents);
 	versions_free(s->lanes_share.versions);
 	pg_close(&s->conn);
@@ -304,10 +295,10 @@ bool shadow_run(const struct migration *m, enum role role, const struct shadow_o
 	gate_init(&s.lanes_share.gate);
 	atomic_store(&s.lanes_share.alive_us, clock_us());
 	ok = shadow_start(&s, f);
-	while (ok && !s.is_done && !shadow_must_stop(&s))
+	while (ok && !shadow_must_stop(&s))
 		ok = shadow_turn(&s, f);
 	shadow_end(&s);
 	if (ok)
-		log_info("%s", s.is_done ? "done" : "stopped");
+		log_info("stopped");
 	return ok;
 }

@@ -3,7 +3,7 @@
  * shadow - a role that brings the stream into a target: shadow or primary.
  *
  * shadow_run joins the role's consumer group, applies what it is given, and returns when it was told
- * to stop, when the target has everything in `until`, or when it cannot go on. The caller has made
+ * to stop, or when it cannot go on. The caller has made
  * the topics, the target's tables (schema_prepare) and opened control.
  *
  * Threads: shadow_run is the role thread and owns the group member; lanes are threads of its own.
@@ -21,8 +21,6 @@
 struct shadow_options {
 	const char *instance;      /* one process per role, instance and migration */
 	int lanes;                 /* 0: auto */
-	struct boundary until;     /* 0: go on until stopped */
-	const _Atomic uint64_t *until_later; /* as until, set by another thread meanwhile; NULL, or 0 as yet */
 	const atomic_bool *stop;   /* set by a signal or another role; seen within 100 ms */
 	/* Builds what was left out before the copies; idempotent, may take long. NULL: nothing. */
 	bool (*schema_finish)(void *arg, struct fault *f);
@@ -32,7 +30,7 @@ struct shadow_options {
 };
 
 /*
- * true: stopped by request or `until` reached; drained, nothing is open. false: *f says why:
+ * true: stopped by request; drained, nothing is open. false: *f says why:
  * FAULT_STOP/LOST/DATA exit 3.
  */
 bool shadow_run(const struct migration *m, enum role role, const struct shadow_options *o,

@@ -140,8 +140,13 @@ static void write_by_text(const struct statement_key *k, const char *alias, size
 
 	buf_printf(out, "%s.", alias);
 	pg_quote_ident(out, c->name);
-	buf_printf(out, "::pg_catalog.text %s k.o%zu::", operator, i + 1);
-	buf_add_span(out, c->exact_type);
+	buf_printf(out, "::pg_catalog.text %s ", operator);
+	if (c->type_oid == OID_REGCLASS) {
+		write_value(k, 'o', i, out);
+	} else {
+		buf_printf(out, "k.o%zu::", i + 1);
+		buf_add_span(out, c->exact_type);
+	}
 	buf_str(out, "::pg_catalog.text");
 }
 
