@@ -201,7 +201,8 @@ static enum outcome stream_on(struct life *l, struct ingest_status *status, stru
 
 		if (n < 0 || !publish_serve(l->publish, f) ||
 		    !stream_barrier(l->stream, now, false, f) || !life_feedback(l, now, false, f) ||
-		    !rounds_step(l->rounds, l->stream, now, f) || !find_until(l, &until, f))
+		    !rounds_step(l->rounds, l->stream, now, f) || !find_until(l, &until, f) ||
+		    !publish_step(l->publish, now, n == 0, f))
 			return OUTCOME_FAULT;
 		if (status && now - shown_us > STATUS_US) {
 			show(l, status);
@@ -224,7 +225,8 @@ static bool drain(struct life *l, struct fault *f)
 	int64_t deadline_us = clock_us() + DRAIN_US;
 
 	l->is_draining = true;
-	if (!stream_barrier(l->stream, clock_us(), true, f))
+	if (!stream_barrier(l->stream, clock_us(), true, f) ||
+	    !publish_step(l->publish, clock_us(), true, f))
 		return false;
 	while (publish_outstanding(l->publish) > 0) {
 		if (clock_us() > deadline_us)

@@ -8,6 +8,7 @@
 #include "core/failpoint.h"
 #include "core/log.h"
 #include "ingest/ack.h"
+#include "ingest/hold.h"
 
 enum {
 	MESSAGE_MAX_BYTES = 64 << 20,  /* max.message.bytes of our topics */
@@ -23,6 +24,10 @@ struct publish {
 	rd_kafka_queue_t *events;
 	rd_kafka_topic_t *changes, *snapshot;
 	struct publish_place *places;
+	struct hold *holds;
+	size_t held;         /* records since all was handed over */
+	int64_t held_us;     /* when the first of them came */
+	uint32_t hold_us;
 	struct ack *ack;
 	uint64_t generation;
 	uint64_t marks; /* snapshot fences and bases that are out */
@@ -42,11 +47,14 @@ struct publish *publish_new(const struct publish_conf *conf, struct fault *f)
 	p->conf = *conf;
 	buf_init(&p->record, 2 * (size_t)MESSAGE_MAX_BYTES);
 	p->places = calloc((size_t)conf->partition_count, sizeof(*p->places));
+	p->holds = calloc((size_t)conf->partition_count, sizeof(*p->holds));
 	p->ack = ack_new(conf->partition_count, BARRIER_MAX, (struct boundary) { 0 });
-	if (!p->places || !p->ack) {
+	if (!p->places || !p->holds || !p->ack) {
 		fault(f, FAULT_INTERNAL, "out of memory");
 		goto fail;
 	}
+	for (int i = 0; i < conf->partition_count; i++)
+		hold_init(&p->holds[i]);
 	p->client = kafka_producer(conf->kafka, conf->event_fd, &p->events, f);
 	if (!p->client)
 		goto fail;
@@ -79,6 +87,9 @@ void publish_free(struct publish *p)
 		rd_kafka_destroy_flags(p->client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 	ack_free(p->ack);
 	free(p->places);
+	for (int i = 0; p->holds && i < p->conf.partition_count; i++)
+		hold_release(&p->holds[i]);
+	free(p->holds);
 	buf_release(&p->record);
 	free(p);
 }
@@ -150,22 +161,13 @@ bool publish_serve(struct publish *p, struct fault *f)
 	return ok;
 }
 
-bool publish_drain(struct publish *p, struct fault *f)
-{
-	while (publish_outstanding(p) > 0) {
-		if (!p->conf.idle(p->conf.arg, IDLE_MS, f))
-			return false;
-	}
-	return true;
-}
-
 /* ---- sending ---- */
 
-/* Puts what is in p->record into the queue; waits in idle while that is full. */
+/* Puts a record into librdkafka's queue; waits in idle while that is full. */
 static bool produce(struct publish *p, rd_kafka_topic_t *topic, int partition, struct span key,
-		    void *opaque, struct fault *f)
+		    struct span record, void *opaque, struct fault *f)
 {
-	while (rd_kafka_produce(topic, partition, RD_KAFKA_MSG_F_COPY, p->record.p, p->record.n,
+	while (rd_kafka_produce(topic, partition, RD_KAFKA_MSG_F_COPY, (void *)record.p, record.n,
 				key.p, key.n, opaque) != 0) {
 		rd_kafka_resp_err_t err = rd_kafka_last_error();
 
@@ -181,20 +183,69 @@ static bool produce(struct publish *p, rd_kafka_topic_t *topic, int partition, s
 	return true;
 }
 
-/* A message of <m>.changes gets its number only when the queue took it. */
-static bool produce_change(struct publish *p, int partition, struct span key, struct fault *f)
+static bool hand_over_one(struct publish *p, int partition, struct fault *f)
 {
-	uint64_t number = ack_sent(p->ack, partition);
+	struct hold *h = &p->holds[partition];
+	struct held r;
 
-	if (!produce(p, p->changes, partition, key, (void *)(uintptr_t)number, f)) {
-		ack_unsent(p->ack, partition);
+	for (size_t at = 0; hold_next(h, &at, &r);)
+		if (!produce(p, p->changes, partition, r.key, r.record,
+			     (void *)(uintptr_t)r.number, f))
+			return false;
+	hold_reset(h);
+	return true;
+}
+
+static bool hand_over(struct publish *p, struct fault *f)
+{
+	for (int i = 0; i < p->conf.partition_count; i++)
+		if (!hand_over_one(p, i, f))
+			return false;
+	p->held = 0;
+	return true;
+}
+
+bool publish_step(struct publish *p, int64_t now_us, bool is_idle, struct fault *f)
+{
+	if (p->held == 0 || (!is_idle && now_us - p->held_us < p->hold_us))
+		return true;
+	p->hold_us = hold_next_us(p->hold_us, p->held, p->conf.partition_count);
+	return hand_over(p, f);
+}
+
+bool publish_drain(struct publish *p, struct fault *f)
+{
+	if (!hand_over(p, f))
 		return false;
+	while (publish_outstanding(p) > 0) {
+		if (!p->conf.idle(p->conf.arg, IDLE_MS, f))
+			return false;
 	}
+	return true;
+}
+
+/* What is in p->record is this partition's next message of <m>.changes. */
+static bool send_change(struct publish *p, int partition, struct span key, struct fault *f)
+{
+	const struct held r = { key, buf_span(&p->record), ack_sent(p->ack, partition) };
+	struct hold *h = &p->holds[partition];
+
 	p->totals.records++;
 	p->totals.bytes += p->record.n;
-	if (failpoint("publish.after_produce"))
-		return fault(f, FAULT_ENVIRONMENT, "failpoint publish.after_produce");
-	return true;
+	if (key.n + p->record.n > HOLD_RECORD_BYTES) {
+		if (!hand_over_one(p, partition, f) ||
+		    !produce(p, p->changes, partition, key, r.record, (void *)(uintptr_t)r.number, f))
+			return false;
+	} else {
+		if (p->held++ == 0)
+			p->held_us = clock_us();
+		if (!hold_add(h, &r))
+			return fault(f, FAULT_INTERNAL, "out of memory");
+		if (h->bytes.n >= HOLD_BYTES && !hand_over_one(p, partition, f))
+			return false;
+	}
+	return !failpoint("publish.after_produce") ||
+	       fault(f, FAULT_ENVIRONMENT, "failpoint publish.after_produce");
 }
 
 static struct event_head marker_head(const struct publish *p, char op, struct publish_place last)
@@ -218,14 +269,14 @@ static bool mark(struct publish *p, char op, struct fault *f)
 		buf_reset(&p->record);
 		if (!event_write_marker(p->conf.framing, &h, &none, &p->record))
 			return fault(f, FAULT_INTERNAL, "a marker could not be written");
-		if (!produce_change(p, i, no_key, f))
+		if (!send_change(p, i, no_key, f))
 			return false;
 		h.ordinal = 0;
 		h.position = (struct position) { { 0 }, 0 };
 		buf_reset(&p->record);
 		if (!event_write_marker(p->conf.framing, &h, &none, &p->record))
 			return fault(f, FAULT_INTERNAL, "a marker could not be written");
-		if (!produce(p, p->snapshot, i, no_key, NULL, f))
+		if (!produce(p, p->snapshot, i, no_key, buf_span(&p->record), NULL, f))
 			return false;
 		p->marks++;
 	}
@@ -282,7 +333,7 @@ static struct event_head next_head(const struct publish *p, int partition, enum 
 static bool finish(struct publish *p, int partition, struct span key, struct position at,
 		   struct fault *f)
 {
-	if (!produce_change(p, partition, key, f))
+	if (!send_change(p, partition, key, f))
 		return false;
 	p->places[partition].ordinal++;
 	p->places[partition].position = at;
@@ -383,7 +434,7 @@ bool publish_barrier(struct publish *p, struct boundary x, const struct barrier 
 		buf_reset(&p->record);
 		if (!event_write_barrier(p->conf.framing, &h, i == 0 ? counts : &none, &p->record))
 			return fault(f, FAULT_INTERNAL, "a barrier could not be written");
-		if (!produce_change(p, i, no_key, f))
+		if (!send_change(p, i, no_key, f))
 			return false;
 	}
 	ack_barrier(p->ack, x);

@@ -6,8 +6,9 @@
  * is not beyond that has been published by an earlier generation and is left out: WAL is decoded
  * again after every restart, and the ordinals must come out the same.
  *
- * The encode buffer is copied into librdkafka's queue. When that is full nobody may read the socket
- * any more, but delivery reports, feedback and the stop flag must be served: idle() does that.
+ * Records come together in a hold of their partition and go to librdkafka's queue in bursts
+ * (publish_step). When that queue is full nobody may read the socket any more, but delivery reports,
+ * feedback and the stop flag must be served: idle() does that.
  * Delivery reports come in batches; those of <m>.changes go to ack, those of <m>.snapshot to
  * copied(). A report of failure, or one out of order, ends the generation (FAULT_ENVIRONMENT): a
  * new one reads what Kafka really has.
@@ -79,9 +80,12 @@ bool publish_has_barrier_room(const struct publish *p);
 bool publish_barrier(struct publish *p, struct boundary x, const struct barrier *counts,
 		     struct fault *f);
 
+/* Hands over what has been held long enough, or everything: is_idle says that no more comes for now.
+ * To be called after every look at the source. */
+bool publish_step(struct publish *p, int64_t now_us, bool is_idle, struct fault *f);
 /* Takes the waiting reports; returns at once when there is none. */
 bool publish_serve(struct publish *p, struct fault *f);
-/* Waits (in idle) until every message is acknowledged. */
+/* Hands everything over and waits (in idle) until it is acknowledged. */
 bool publish_drain(struct publish *p, struct fault *f);
 
 /* Remembers what is sent now; has all of that been acknowledged? */
