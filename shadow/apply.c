@@ -26,6 +26,7 @@ enum {
 	FLUSH_BYTES = 256 << 10, /* handed to libpq before it must go out */
 	COPY_BYTES = 256 << 10,  /* one PQputCopyData */
 	STATEMENTS = 1000,       /* prepared at a time on one connection */
+	FIRST_SQLS = 4,          /* different first statements, prepared too */
 };
 enum { OID_TEXT = 25, OID_JSON = 114, OID_JSONB = 3802 };
 
@@ -40,6 +41,7 @@ struct answer {
 struct apply {
 	PGconn *conn;
 	struct statement_cache *cache;
+	const char *first_sqls[FIRST_SQLS]; /* prepared as first_0, first_1, ... */
 	const struct plan *plan; /* in flight */
 	const struct apply_statement *first;
 	struct answer *answers;
@@ -102,12 +104,18 @@ void apply_free(struct apply *a)
 	free(a);
 }
 
+static void forget_prepared(struct apply *a)
+{
+	statement_cache_reset(a->cache);
+	memset(a->first_sqls, 0, sizeof(a->first_sqls));
+}
+
 bool apply_start(struct apply *a, PGconn *conn, struct fault *f)
 {
 	a->conn = conn;
 	a->is_pipelined = a->in_flight = false;
 	a->answer_count = a->answered = 0;
-	statement_cache_reset(a->cache);
+	forget_prepared(a);
 	return pg_do(conn, f, session_sql);
 }
 
@@ -168,17 +176,42 @@ static bool send_sql(struct apply *a, const char *sql, struct answer answer, str
 	return owe(a, answer, f);
 }
 
-static bool send_first(struct apply *a, const struct apply_statement *first, size_t count,
-		       struct fault *f)
+/* Its place in first_sqls, or a free one. */
+static int find_first(const struct apply *a, const char *sql)
 {
-	for (size_t i = 0; i < count; i++) {
-		const struct apply_statement *s = &first[i];
-		if (!PQsendQueryParams(a->conn, s->sql, s->param_count, NULL, s->params, NULL, NULL,
-				       0))
+	int i = 0;
+
+	while (i < FIRST_SQLS - 1 && a->first_sqls[i] && a->first_sqls[i] != sql)
+		i++;
+	return i;
+}
+
+static bool send_first_one(struct apply *a, size_t index, struct fault *f)
+{
+	const struct apply_statement *s = &a->first[index];
+	const struct answer answer = { ANSWER_FIRST, .index = index };
+	int place = find_first(a, s->sql);
+	char name[16];
+
+	snprintf(name, sizeof(name), "first_%d", place);
+	assert(!a->first_sqls[place] || a->first_sqls[place] == s->sql);
+	if (!a->first_sqls[place]) {
+		if (!PQsendPrepare(a->conn, name, s->sql, 0, NULL))
 			return pg_fault(a->conn, NULL, f);
-		if (!owe(a, (struct answer) { ANSWER_FIRST, .index = i }, f))
+		if (!owe(a, answer, f))
 			return false;
+		a->first_sqls[place] = s->sql;
 	}
+	if (!PQsendQueryPrepared(a->conn, name, s->param_count, s->params, NULL, NULL, 0))
+		return pg_fault(a->conn, NULL, f);
+	return owe(a, answer, f);
+}
+
+static bool send_first(struct apply *a, size_t count, struct fault *f)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!send_first_one(a, i, f))
+			return false;
 	return true;
 }
 
@@ -358,14 +391,17 @@ static bool pass(struct apply *a, const char *point, struct fault *f)
 	return !failpoint(point) || fault(f, FAULT_ENVIRONMENT, "failpoint %s", point);
 }
 
+/* The points count batches that change rows, so that a test knows what is in the hands of what it stops. */
 static bool send_all(struct apply *a, size_t first_count, struct fault *f)
 {
+	bool has_rows = a->plan->exec_count > 0;
+
 	if (!send_sql(a, "BEGIN", (struct answer) { ANSWER_FIRST }, f))
 		return false;
 	if (a->plan->has_deferred &&
 	    !send_sql(a, "SET CONSTRAINTS ALL DEFERRED", (struct answer) { ANSWER_FIRST }, f))
 		return false;
-	if (!pass(a, "apply.before_first", f) || !send_first(a, a->first, first_count, f))
+	if ((has_rows && !pass(a, "apply.before_first", f)) || !send_first(a, first_count, f))
 		return false;
 	for (size_t i = 0; i < a->plan->exec_count; i++) {
 		if (i > 0 && !pass(a, "apply.between_statements", f))
@@ -373,7 +409,7 @@ static bool send_all(struct apply *a, size_t first_count, struct fault *f)
 		if (!send_exec(a, i, f))
 			return false;
 	}
-	return pass(a, "apply.before_commit", f) &&
+	return (!has_rows || pass(a, "apply.before_commit", f)) &&
 	       send_sql(a, "COMMIT", (struct answer) { ANSWER_COMMIT }, f);
 }
 
@@ -389,7 +425,7 @@ static bool send_sync(struct apply *a, struct fault *f)
 static void roll_back(struct apply *a)
 {
 	a->in_flight = false;
-	statement_cache_reset(a->cache);
+	forget_prepared(a);
 	if (PQstatus(a->conn) != CONNECTION_OK || !apply_pause(a, NULL))
 		return;
 	if (PQtransactionStatus(a->conn) != PQTRANS_IDLE && !pg_do(a->conn, NULL, "ROLLBACK"))

@@ -15,8 +15,8 @@
  * FAULT_ENVIRONMENT and PQstatus is bad: then reconnect, apply_start again, take partitions anew.
  * A COMMIT whose answer was lost is unknown: only the progress row says.
  *
- * Failpoints: apply.before_first, apply.between_statements, apply.before_commit (everything but
- * COMMIT has reached the server then).
+ * Failpoints, of batches that change rows: apply.before_first, apply.between_statements,
+ * apply.before_commit (everything but COMMIT has reached the server then).
  *
  * Thread: lane.
  */
@@ -27,7 +27,7 @@
 
 /* A statement of the caller's; text format. Must RAISE when it does not do what it must. */
 struct apply_statement {
-	const char *sql;
+	const char *sql; /* static, and known by its address: prepared once a connection */
 	int param_count;
 	const char *const *params; /* NUL-terminated text or NULL */
 	const char *what;          /* "progress": for messages */

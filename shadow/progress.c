@@ -340,8 +340,10 @@ bool progress_moves(const struct progress_move *moves, size_t n, struct arena *a
 	if (arena_failed(a))
 		return fault(f, FAULT_INTERNAL, "no memory for the progress of %zu partitions", n);
 	*ret = (struct apply_statement) {
-		failpoint("progress.ignore_fence") ? moves_unfenced_sql : moves_sql, MOVES_PARAMS, params,
-		"progress"
+		.sql = failpoint("progress.ignore_fence") ? moves_unfenced_sql : moves_sql,
+		.param_count = MOVES_PARAMS,
+		.params = params,
+		.what = "progress",
 	};
 	return true;
 }
