@@ -17,7 +17,10 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from rig import Foreshadow, Kafka, Postgres, place
 from rig.postgres import client_program
@@ -44,9 +47,10 @@ insert into bench select :new::bigint, {values} from (select :id::bigint as i) x
 delete from bench where id = :new::bigint - 1000;
 commit;
 """
-W3 = """\\set i random(1, 1000000)
-insert into bench select nextval('bench_new'), {values} from (select :i::bigint as i) x;
-"""
+W3 = """do $$ begin for i in 1..{count} loop
+insert into bench select nextval('bench_new'), {values};
+commit;
+end loop; end $$"""
 VALUES = ROW.split(", ", 1)[1]
 
 
@@ -56,7 +60,7 @@ class Workload:
     def __init__(self, name, base, scale):
         self.name, self.base = name, base
         self.rows = max(int(1_000_000 * scale), 1000)
-        self.transactions = max(int({"W2": 100_000, "W3": 300_000}.get(name, 0) * scale), 400)
+        self.transactions = max(int({"W2": 100_000, "W3": 1_000_000}.get(name, 0) * scale), 400)
 
     def prepare(self, db):
         db.execute(TABLE)
@@ -68,11 +72,18 @@ class Workload:
         if self.name == "W1":
             db.execute(f"insert into bench select {ROW} from generate_series({self.base} + 1, {self.base} + {self.rows}) i")
             return
+        if self.name == "W3":
+            self.make_single(db)
+            return
         script = folder / "workload.sql"
-        text = W2 if self.name == "W2" else W3
-        script.write_text(text.format(rows=self.base, values=VALUES))
+        script.write_text(W2.format(rows=self.base, values=VALUES))
         script.chmod(0o644)
         db.pgbench("-n", "-M", "prepared", "-c", "4", "-t", str(self.transactions // 4), "-f", str(script))
+
+    def make_single(self, db):
+        """Four sessions side by side; a client would take minutes for so many transactions."""
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: db.execute(W3.format(values=VALUES, count=self.transactions // 4)), range(4)))
 
 
 CHOSEN = []
@@ -120,7 +131,7 @@ def cpu_of(pid):
     def one(p, reaped):
         try:
             fields = Path(f"/proc/{p}/stat").read_text().rsplit(")", 1)[1].split()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return 0
         return sum(int(v) for v in fields[11:15 if reaped else 13]) / TICK
     return one(pid, True) + sum(one(child, False) for child in children_of(pid))
@@ -231,13 +242,14 @@ class StreamPair:
         wait_until(lambda: self.ours.value("select bool_and(a.pid is not null) from foreshadow.progress left join pg_stat_activity a"
                                            " on a.pid = owner_pid and a.backend_start = owner_start"), 60, "the primary to own its partitions")
         wanted = self.db.value("select count(*) from bench"), self.db.value("select sum(n), sum(amount) from bench")
+        os.sync()  # what is left to be written of what was before is not this run's
         cpu = {name: cpu_of(pid) for name, pid in servers.items()}
         start = time.monotonic()
         ingest = self.f.start(role="ingest")
         with self.ours.connect() as c:
             wait_until(lambda: c.execute("select sum(changes) from foreshadow.progress where topic like %s",
                                          ("%.changes",)).fetchone()[0] - before >= self.expected(),
-                       300, lambda: f"{self.expected()} changes, saw {self.applied() - before}\n{self.f.tail()}", interval=0.005)
+                       300, lambda: f"{self.expected()} changes, saw {self.applied() - before}\n{self.f.tail()}", interval=0.005, longest=0.01)
         seconds = time.monotonic() - start
         used = {name: cpu_of(pid) - cpu[name] for name, pid in servers.items()}
         used |= {"ingest": ingest.cpu_seconds(), "primary": apply.cpu_seconds()}
@@ -259,12 +271,13 @@ class StreamPair:
         return self._missed
 
     def run_native(self, servers):
+        os.sync()  # what is left to be written of what was before is not this run's
         cpu = {name: cpu_of(pid) for name, pid in servers.items()}
         start = time.monotonic()
         self.native.execute(f"alter subscription {self.name} enable")
         with self.native.connect() as c:
             wait_until(lambda: c.execute("select exists (select from bench where id = -1)").fetchone()[0], 600,
-                       "the last change through native replication", interval=0.005)
+                       "the last change through native replication", interval=0.005, longest=0.01)
         return time.monotonic() - start, {name: cpu_of(pid) - cpu[name] for name, pid in servers.items()}
 
     def remove(self):
@@ -274,13 +287,23 @@ class StreamPair:
             db.drop()
 
 
-def warm_up(source, target, kafka, scale, servers):
-    """A broker that has just started spends more on compiling itself than on records."""
-    pair = StreamPair(source, target, kafka, Workload("W1", 0, scale), 999)
-    pair.prepare()
-    pair.run_ours(servers)
-    pair.run_native(servers)
-    pair.remove()
+def warm_up(kafka, records=3_000_000):
+    """A broker that has just started spends more on compiling itself than on records, for minutes."""
+    kafka.create_topic("warm_up", 12)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "linger.ms": 1, "enable.idempotence": True, "compression.codec": "lz4"})
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "warm_up", "enable.auto.commit": False})
+    consumer.assign([TopicPartition("warm_up", i, 0) for i in range(12)])
+    sent = seen = 0
+    while seen < records:
+        for _ in range(1000 if sent < records else 0):
+            producer.produce("warm_up", value=b"%0150d" % sent, partition=sent % 12)
+            sent += 1
+        producer.poll(0)
+        while seen < sent - 5000 or (sent == records and seen < sent):
+            producer.poll(0)
+            seen += len(consumer.consume(5000, 0.05))
+    consumer.close()
+    kafka.delete_topics("warm_up")
 
 
 def bench_stream(results, repeat, scale):
@@ -288,7 +311,7 @@ def bench_stream(results, repeat, scale):
     target = Postgres("target", 15, SETTINGS).init().start()
     kafka = Kafka().format().start()
     servers = {"source": source.process.pid, "target": target.process.pid, "kafka": kafka.process.pid}
-    warm_up(source, target, kafka, scale, servers)
+    warm_up(kafka)
     for w in workloads(scale):
         ours, native, cpu, native_cpu, rss = [], [], {}, {}, {}
         for number in range(repeat):

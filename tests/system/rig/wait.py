@@ -3,7 +3,7 @@
 import time
 
 
-def wait_until(condition, timeout=30, what="the condition", interval=0.02):
+def wait_until(condition, timeout=30, what="the condition", interval=0.02, longest=0.25):
     """Calls condition() until it returns something true, and returns that.
 
     After timeout seconds raises TimeoutError with `what` (a string, or a function that says what
@@ -18,4 +18,4 @@ def wait_until(condition, timeout=30, what="the condition", interval=0.02):
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout} s for {what() if callable(what) else what}")
         time.sleep(interval)
-        interval = min(interval * 1.5, 0.25)
+        interval = min(interval * 1.5, longest)
