@@ -161,7 +161,7 @@ def test_one_copy_cut_off_while_another_is_whole(migration):
     first.kill9()
     m.source.execute("update small set n = 1; insert into small values (2, 0); insert into large values (0, 2, 'new')")
     m.start(role="ingest")
-    wait_until(lambda: all(db.value("select to_regclass('foreshadow.copies') is not null") and
+    wait_until(lambda: all(exists(db) and db.value("select to_regclass('foreshadow.copies') is not null") and
                            db.value("select max(attempt) = 2 from foreshadow.copies") for db in m.targets()), 60,
                lambda: f"the second copy's event\n{m.tail()}")
     wait_live(m)
