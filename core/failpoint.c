@@ -120,11 +120,12 @@ static bool failpoint_fire(const struct failpoint *point, unsigned long pass)
 	if (pass == point->nth) /* one that fires at every pass from nth on says so once */
 		log_warn("failpoint %s fired", point->name);
 	switch (point->action) {
+	/* To this thread, which then gets no further; a signal to the process may be another one's. */
 	case FAILPOINT_CRASH:
-		kill(getpid(), SIGKILL);
+		raise(SIGKILL);
 		return false;
 	case FAILPOINT_STOP:
-		kill(getpid(), SIGSTOP);
+		raise(SIGSTOP);
 		return false;
 	case FAILPOINT_ERROR:
 	case FAILPOINT_BROKEN:

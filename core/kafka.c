@@ -53,7 +53,7 @@ static const struct kafka_setting producer_defaults[] = {
 	{ "batch.size", "262144" },
 	{ "compression.codec", "lz4" },
 	{ "queue.buffering.max.messages", "200000" },
-	{ "queue.buffering.max.kbytes", "65536" },
+	{ "queue.buffering.max.kbytes", "98304" }, /* the largest record beside a copy's share */
 };
 
 static const struct kafka_setting producer_ours[] = {

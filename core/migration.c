@@ -581,7 +581,7 @@ static bool set_lanes(void *out, const struct conf_value *v, struct fault *f)
 	struct migration *m = out;
 
 	m->lanes = 0;
-	return strcmp(v->text, "auto") == 0 || conf_int(v, 1, 256, &m->lanes, f);
+	return strcmp(v->text, "auto") == 0 || conf_int(v, 1, MIGRATION_LANES_MAX, &m->lanes, f);
 }
 
 #define A_MAP         "a map of keys"
@@ -634,7 +634,7 @@ static const struct conf_key keys[] = {
 	{ "verify", "coverage", LATER, false, NULL, NULL, NULL, NULL },
 	{ "verify", "scrub", LATER, false, NULL, NULL, NULL, NULL },
 	{ "verify", "source_load", LATER, false, NULL, NULL, NULL, NULL },
-	{ "", "lanes", CONF_TEXT, false, "auto or a number from 1 to 256", "auto", NULL, set_lanes },
+	{ "", "lanes", CONF_TEXT, false, "auto or a number from 1 to 64", "auto", NULL, set_lanes },
 	{ "", "limits", CONF_MAP, false, A_MAP, NULL, NULL, NULL },
 	{ "limits", "retained_wal", LATER, false, NULL, NULL, NULL, NULL },
 	{ "limits", "memory", LATER, false, NULL, NULL, NULL, NULL },

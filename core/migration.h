@@ -17,6 +17,8 @@
 enum schema_mode { SCHEMA_CREATE, SCHEMA_EXISTS };
 enum schema_change_policy { SCHEMA_CHANGE_APPLY, SCHEMA_CHANGE_RECOPY, SCHEMA_CHANGE_STOP };
 
+enum { MIGRATION_LANES_MAX = 64 };
+
 struct migration {
 	struct arena arena;
 	const char *path;                /* of the YAML file */
@@ -31,7 +33,7 @@ struct migration {
 	size_t include_count, exclude_count;
 	enum schema_mode schema;
 	int copy_jobs;                   /* default 4 */
-	int lanes;                       /* 0: auto */
+	int lanes;                       /* 0: auto; up to MIGRATION_LANES_MAX */
 
 	/* names, made by migration_read */
 	const char *slot, *publication;  /* foreshadow_<name> */

@@ -22,6 +22,7 @@
 enum {
 	PG_CONNECT_TIMEOUT_S = 10,
 	PG_KEYWORDS_MAX = 16,
+	PG_SLOW_MS = 5000, /* a wait longer than this is worth a line */
 };
 
 static const struct pg_pin {
@@ -387,6 +388,55 @@ PGresult *pg_query_params(PGconn *conn, struct fault *f, const char *sql, int n,
 			  const char *const *values)
 {
 	return pg_checked(conn, PQexecParams(conn, sql, n, NULL, values, NULL, NULL, 0), f);
+}
+
+static bool pg_is_readable(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	return fd >= 0 && poll(&p, 1, 0) > 0;
+}
+
+static void pg_cancel(PGconn *conn)
+{
+	char error[256];
+	PGcancel *c = PQgetCancel(conn);
+
+	if (!c)
+		return;
+	PQcancel(c, error, sizeof(error));
+	PQfreeCancel(c);
+}
+
+PGresult *pg_query_until(PGconn *conn, const char *sql, int stop_fd, const char *slow,
+			 struct fault *f)
+{
+	int64_t started_us = clock_us();
+	bool has_said = false;
+	PGresult *r, *more;
+
+	if (!PQsendQuery(conn, sql))
+		return pg_checked(conn, NULL, f);
+	while (PQisBusy(conn)) {
+		if (!pg_wait(conn, false, stop_fd, has_said ? -1 : PG_SLOW_MS, f))
+			return NULL;
+		if (pg_is_readable(stop_fd)) {
+			pg_cancel(conn);
+			fault(f, FAULT_ENVIRONMENT, "stopped while waiting: %s", slow);
+			return NULL;
+		}
+		if (!PQconsumeInput(conn))
+			return pg_checked(conn, NULL, f);
+		if (!has_said && PQisBusy(conn) &&
+		    clock_us() - started_us >= PG_SLOW_MS * INT64_C(1000)) {
+			log_info("%s", slow);
+			has_said = true;
+		}
+	}
+	r = PQgetResult(conn);
+	while ((more = PQgetResult(conn)))
+		PQclear(more);
+	return pg_checked(conn, r, f);
 }
 
 bool pg_do(PGconn *conn, struct fault *f, const char *sql)

@@ -38,6 +38,11 @@ void pg_close(PGconn **conn);
 PGresult *pg_query(PGconn *conn, struct fault *f, const char *sql);
 PGresult *pg_query_params(PGconn *conn, struct fault *f, const char *sql, int n,
 			  const char *const *values);
+/* As pg_query, for what may take as long as somebody's transaction: ends with FAULT_ENVIRONMENT, the
+ * statement cancelled, when stop_fd (-1: none) becomes readable. A wait of some seconds is logged:
+ * `slow` says for what. */
+PGresult *pg_query_until(PGconn *conn, const char *sql, int stop_fd, const char *slow,
+			 struct fault *f);
 /* As pg_query, result thrown away. */
 bool pg_do(PGconn *conn, struct fault *f, const char *sql);
 bool pg_dof(PGconn *conn, struct fault *f, const char *format, ...)

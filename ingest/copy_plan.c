@@ -7,6 +7,7 @@
  * error. ACCESS SHARE is taken in between and kept to the end of the round, as pg_dump does, so
  * that nothing changes any more.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "core/buf.h"
@@ -23,17 +24,23 @@ struct look {
 	uint64_t bytes, block_bytes, rows_estimate;
 };
 
-static bool lock_table(PGconn *conn, const struct relation *rel, struct fault *f)
+static bool lock_table(const struct copy *c, PGconn *conn, const struct relation *rel,
+		       struct fault *f)
 {
+	char slow[512];
 	struct buf sql;
 
+	snprintf(slow, sizeof(slow),
+		 "the copy of %.*s.%.*s waits for a lock: an application holds the table exclusively",
+		 SPAN_ARG(rel->schema), SPAN_ARG(rel->table));
 	buf_init(&sql, STATEMENT_BYTES);
 	buf_str(&sql, "LOCK TABLE ONLY ");
 	pg_quote_table(&sql, rel->schema, rel->table);
 	buf_str(&sql, " IN ACCESS SHARE MODE");
-	bool ok = pg_do(conn, f, buf_cstr(&sql));
+	PGresult *r = pg_query_until(conn, buf_cstr(&sql), c->stop_fd, slow, f);
 	buf_release(&sql);
-	return ok;
+	PQclear(r);
+	return r != NULL;
 }
 
 /* $1 is the name, $2 the OID: another table may have the name by now. */
@@ -119,11 +126,12 @@ static bool is_missing(const struct fault *f)
 	return false;
 }
 
-static bool inspect(PGconn *conn, const struct relation *rel, struct look *ret, struct fault *f)
+static bool inspect(const struct copy *c, PGconn *conn, const struct relation *rel,
+		    struct look *ret, struct fault *f)
 {
 	bool is_same = false;
 
-	if (!lock_table(conn, rel, f) || !look_at(conn, rel, ret, f) ||
+	if (!lock_table(c, conn, rel, f) || !look_at(conn, rel, ret, f) ||
 	    !same_columns(conn, rel, &is_same, f))
 		return false;
 	ret->is_same = ret->is_same && is_same;
@@ -169,7 +177,7 @@ static bool plan_table(struct copy *c, PGconn *conn, size_t table, size_t *room,
 
 	if (!pg_do(conn, f, "SAVEPOINT look"))
 		return false;
-	if (!inspect(conn, rel, &look, &why)) {
+	if (!inspect(c, conn, rel, &look, &why)) {
 		if (!is_missing(&why)) {
 			if (f)
 				*f = why;

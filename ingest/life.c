@@ -283,7 +283,7 @@ static bool publication(struct life *l, struct fault *f)
 		tables[i].table = l->catalog.relations[i]->table;
 	}
 	return source_publication_ensure(l->plain, l->m->publication, tables,
-					 l->catalog.relation_count, f);
+					 l->catalog.relation_count, l->options->stop_fd, f);
 }
 
 static bool is_published(const PGresult *published, uint32_t oid)

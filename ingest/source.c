@@ -14,7 +14,6 @@
  */
 #include "ingest/source.h"
 
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -25,7 +24,6 @@
 #include "core/log.h"
 
 enum {
-	WAIT_SAY_MS = 5000,             /* a wait longer than this is worth a line */
 	/* A TLS record has at most 16 KiB; a low-water mark above what one can bring may never be met. */
 	TLS_LOWAT_BYTES = 16 * 1024 - 512,
 	STATEMENT_BYTES = 64 * 1024,
@@ -43,61 +41,6 @@ struct source {
 	int lowat_bytes;
 	bool wants_write;
 };
-
-static bool fd_readable(int fd)
-{
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	return fd >= 0 && poll(&p, 1, 0) > 0;
-}
-
-static void cancel(PGconn *conn)
-{
-	char error[256];
-	PGcancel *c = PQgetCancel(conn);
-	if (c) {
-		PQcancel(c, error, sizeof(error));
-		PQfreeCancel(c);
-	}
-}
-
-/* What PQexec does, but for stop_fd: the answer of a command that may take as long as the oldest
- * transaction of the source. */
-static PGresult *query_until(PGconn *conn, const char *sql, int stop_fd, struct fault *f)
-{
-	bool has_said = false;
-	int64_t started_us = clock_us();
-
-	if (!PQsendQuery(conn, sql)) {
-		pg_fault(conn, NULL, f);
-		return NULL;
-	}
-	while (PQisBusy(conn)) {
-		if (!pg_wait(conn, false, stop_fd, has_said ? -1 : WAIT_SAY_MS, f))
-			return NULL;
-		if (fd_readable(stop_fd)) {
-			cancel(conn);
-			fault(f, FAULT_ENVIRONMENT, "stopped while waiting for the source");
-			return NULL;
-		}
-		if (!PQconsumeInput(conn)) {
-			pg_fault(conn, NULL, f);
-			return NULL;
-		}
-		if (!has_said && PQisBusy(conn) && clock_us() - started_us >= WAIT_SAY_MS * 1000) {
-			log_info("the source makes a replication slot: it waits for the transactions "
-				 "that were open there to end");
-			has_said = true;
-		}
-	}
-	PGresult *first = PQgetResult(conn), *next;
-	while ((next = PQgetResult(conn)))
-		PQclear(next);
-	if (PQresultStatus(first) == PGRES_TUPLES_OK)
-		return first;
-	pg_fault(conn, first, f);
-	PQclear(first);
-	return NULL;
-}
 
 /* row: slot_name, consistent_point, snapshot_name, output_plugin. */
 static bool read_point(const PGresult *r, struct boundary *ret, struct fault *f)
@@ -119,7 +62,9 @@ static bool create_slot(PGconn *conn, const char *slot, const char *kind, int st
 	buf_str(&sql, "CREATE_REPLICATION_SLOT ");
 	pg_quote_ident(&sql, span_str(slot));
 	buf_printf(&sql, " %s", kind);
-	*ret = query_until(conn, buf_cstr(&sql), stop_fd, f);
+	*ret = pg_query_until(conn, buf_cstr(&sql), stop_fd,
+			      "the source makes a replication slot: it waits for the transactions that "
+			      "were open there to end", f);
 	buf_release(&sql);
 	if (!*ret || !read_point(*ret, ret_point, f))
 		return fault_in(f, "source: making the replication slot %s", slot);

@@ -70,9 +70,11 @@ struct source_table {
 	struct span schema, table;
 };
 /* Makes the publication have exactly these tables (ONLY each) and our options; altered in place where
- * it exists, never dropped and made again. */
+ * it exists, never dropped and made again. Waits for locks on the tables until stop_fd (-1: none) is
+ * readable. */
 bool source_publication_ensure(PGconn *plain, const char *publication,
-			       const struct source_table *tables, size_t n, struct fault *f);
+			       const struct source_table *tables, size_t n, int stop_fd,
+			       struct fault *f);
 bool source_publication_drop(PGconn *plain, const char *publication, struct fault *f);
 
 /* Emits a non-transactional logical message with our prefix and sees to it that it reaches the stream on

@@ -168,97 +168,107 @@ static void write_tables(struct buf *sql, const struct source_table *tables, siz
 	}
 }
 
-static bool run(PGconn *plain, struct buf *sql, struct fault *f)
+/* A publication and what is to become of it. */
+struct publication {
+	PGconn *plain;
+	const char *name;
+	struct span quoted;
+	const struct source_table *tables; /* sorted */
+	size_t n;
+	int stop_fd;
+	struct buf sql;
+};
+
+static bool run(struct publication *p, struct fault *f)
 {
-	if (buf_failed(sql))
-		return fault(f, FAULT_INTERNAL, "statement larger than %zu bytes", sql->max_bytes);
-	return pg_do(plain, f, buf_cstr(sql));
+	PGresult *r;
+
+	if (buf_failed(&p->sql))
+		return fault(f, FAULT_INTERNAL, "statement larger than %zu bytes", p->sql.max_bytes);
+	r = pg_query_until(p->plain, buf_cstr(&p->sql), p->stop_fd,
+			   "publishing the tables waits for a lock: an application holds one of them, "
+			   "or alters it",
+			   f);
+	PQclear(r);
+	return r != NULL;
 }
 
-static bool publication_create(PGconn *plain, struct span quoted,
-			       const struct source_table *tables, size_t n, struct buf *sql,
-			       struct fault *f)
+static bool publication_create(struct publication *p, struct fault *f)
 {
-	buf_str(sql, "CREATE PUBLICATION ");
-	buf_add_span(sql, quoted);
-	if (n)
-		buf_str(sql, " FOR");
-	write_tables(sql, tables, n);
-	buf_str(sql, " WITH (publish = 'insert, update, delete, truncate', "
-		     "publish_via_partition_root = false)");
-	return run(plain, sql, f);
+	buf_str(&p->sql, "CREATE PUBLICATION ");
+	buf_add_span(&p->sql, p->quoted);
+	if (p->n)
+		buf_str(&p->sql, " FOR");
+	write_tables(&p->sql, p->tables, p->n);
+	buf_str(&p->sql, " WITH (publish = 'insert, update, delete, truncate', "
+			 "publish_via_partition_root = false)");
+	return run(p, f);
 }
 
-static bool publication_alter(PGconn *plain, const char *publication, struct span quoted,
-			      bool has_options, const struct source_table *tables, size_t n,
-			      struct buf *sql, struct fault *f)
+static bool publication_alter(struct publication *p, bool has_options, struct fault *f)
 {
 	bool is_same = false;
 
 	if (!has_options) {
-		buf_str(sql, "ALTER PUBLICATION ");
-		buf_add_span(sql, quoted);
-		buf_str(sql, " SET (publish = 'insert, update, delete, truncate', "
-			     "publish_via_partition_root = false)");
-		if (!run(plain, sql, f))
+		buf_str(&p->sql, "ALTER PUBLICATION ");
+		buf_add_span(&p->sql, p->quoted);
+		buf_str(&p->sql, " SET (publish = 'insert, update, delete, truncate', "
+				 "publish_via_partition_root = false)");
+		if (!run(p, f))
 			return false;
-		buf_reset(sql);
+		buf_reset(&p->sql);
 	}
-	if (!has_tables(plain, publication, tables, n, &is_same, f))
+	if (!has_tables(p->plain, p->name, p->tables, p->n, &is_same, f))
 		return false;
 	if (is_same)
 		return true;
-	if (n == 0)
+	if (p->n == 0)
 		return fault(f, FAULT_STOP, "no table is to be published, but the publication has "
 			     "some; next step: correct tables: or run foreshadow drop");
-	buf_str(sql, "ALTER PUBLICATION ");
-	buf_add_span(sql, quoted);
-	buf_str(sql, " SET");
-	write_tables(sql, tables, n);
-	return run(plain, sql, f);
+	buf_str(&p->sql, "ALTER PUBLICATION ");
+	buf_add_span(&p->sql, p->quoted);
+	buf_str(&p->sql, " SET");
+	write_tables(&p->sql, p->tables, p->n);
+	return run(p, f);
 }
 
 /* Makes or alters, as the answer about the publication (no row: there is none) says. */
-static bool publication_apply(PGconn *plain, const char *publication, const PGresult *seen,
-			      const struct source_table *tables, size_t n, struct fault *f)
+static bool publication_apply(struct publication *p, const PGresult *seen, struct fault *f)
 {
-	struct buf sql, quoted;
-	bool ok;
-
-	buf_init(&sql, STATEMENT_BYTES);
-	buf_init(&quoted, 1024);
-	pg_quote_ident(&quoted, span_str(publication));
 	if (PQntuples(seen) == 0)
-		ok = publication_create(plain, buf_span(&quoted), tables, n, &sql, f);
-	else if (*PQgetvalue(seen, 0, 0) == 't')
-		ok = fault(f, FAULT_STOP, "it is FOR ALL TABLES, wanted: FOR TABLE; next step: it is "
-			   "not ours, so name the migration differently, or drop it");
-	else
-		ok = publication_alter(plain, publication, buf_span(&quoted),
-				       *PQgetvalue(seen, 0, 1) == 't', tables, n, &sql, f);
-	buf_release(&quoted);
-	buf_release(&sql);
-	return ok || fault_in(f, "source: publication %s", publication);
+		return publication_create(p, f);
+	if (*PQgetvalue(seen, 0, 0) == 't')
+		return fault(f, FAULT_STOP, "it is FOR ALL TABLES, wanted: FOR TABLE; next step: it is "
+			     "not ours, so name the migration differently, or drop it");
+	return publication_alter(p, *PQgetvalue(seen, 0, 1) == 't', f);
 }
 
 bool source_publication_ensure(PGconn *plain, const char *publication,
-			       const struct source_table *tables, size_t n, struct fault *f)
+			       const struct source_table *tables, size_t n, int stop_fd,
+			       struct fault *f)
 {
 	struct source_table *sorted = calloc(n ? n : 1, sizeof(*sorted));
+	struct publication p = { plain, publication, { 0 }, sorted, n, stop_fd, { 0 } };
+	struct buf quoted;
 
 	if (!sorted)
 		return fault(f, FAULT_INTERNAL, "no memory for %zu tables", n);
 	if (n)
 		memcpy(sorted, tables, n * sizeof(*sorted));
 	qsort(sorted, n, sizeof(*sorted), compare_tables);
-	PGresult *r = pg_query_params(plain, f,
+	buf_init(&quoted, 1024);
+	buf_init(&p.sql, STATEMENT_BYTES);
+	pg_quote_ident(&quoted, span_str(publication));
+	p.quoted = buf_span(&quoted);
+	PGresult *seen = pg_query_params(plain, f,
 		"SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate AND NOT "
 		"pubviaroot FROM pg_catalog.pg_publication WHERE pubname = $1", 1, &publication);
-	bool ok = r ? publication_apply(plain, publication, r, sorted, n, f)
-		    : fault_in(f, "source: publication %s", publication);
-	PQclear(r);
+	bool ok = seen && publication_apply(&p, seen, f);
+	PQclear(seen);
+	buf_release(&p.sql);
+	buf_release(&quoted);
 	free(sorted);
-	return ok;
+	return ok || fault_in(f, "source: publication %s", publication);
 }
 
 bool source_publication_drop(PGconn *plain, const char *publication, struct fault *f)
@@ -268,7 +278,7 @@ bool source_publication_drop(PGconn *plain, const char *publication, struct faul
 	buf_init(&sql, 1024);
 	buf_str(&sql, "DROP PUBLICATION IF EXISTS ");
 	pg_quote_ident(&sql, span_str(publication));
-	bool ok = run(plain, &sql, f);
+	bool ok = pg_do(plain, f, buf_cstr(&sql));
 	buf_release(&sql);
 	return ok || fault_in(f, "source: publication %s", publication);
 }

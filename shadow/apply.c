@@ -24,11 +24,10 @@ enum {
 	CHUNK_BYTES = 4 << 20,   /* parameters of one execution, unless it is one row */
 	MESSAGE_BYTES = 1 << 30, /* what PostgreSQL takes as one message */
 	FLUSH_BYTES = 256 << 10, /* handed to libpq before it must go out */
-	COPY_BYTES = 256 << 10,  /* one PQputCopyData */
 	STATEMENTS = 1000,       /* prepared at a time on one connection */
 	FIRST_SQLS = 4,          /* different first statements, prepared too */
 };
-enum { OID_TEXT = 25, OID_JSON = 114, OID_JSONB = 3802 };
+enum { OID_TEXT = 25 };
 
 enum answer_kind { ANSWER_FIRST, ANSWER_EXEC, ANSWER_COMMIT, ANSWER_SYNC };
 
@@ -56,7 +55,7 @@ struct apply {
 	const char **values;
 	int *lengths, *formats;
 	size_t param_cap;
-	struct buf copy;
+	struct copyin copyin;
 };
 
 /* Executions are found by key: plans that scan the table for a batch are never wanted, nor is
@@ -85,7 +84,7 @@ struct apply *apply_new(void)
 		return NULL;
 	}
 	buf_init(&a->params, MESSAGE_BYTES);
-	buf_init(&a->copy, MESSAGE_BYTES);
+	copyin_init(&a->copyin);
 	return a;
 }
 
@@ -95,7 +94,7 @@ void apply_free(struct apply *a)
 		return;
 	statement_cache_free(a->cache);
 	buf_release(&a->params);
-	buf_release(&a->copy);
+	copyin_release(&a->copyin);
 	free(a->answers);
 	free(a->offsets);
 	free(a->values);
@@ -629,191 +628,7 @@ bool apply_sequential(struct apply *a, struct plan *p, const struct apply_statem
 	return false;
 }
 
-/* Is a value's binary form what the target column's receive function reads? */
-static bool copies_binary(const struct target_column *c)
-{
-	return c->is_native || (c->kind == VALUE_JSONB && c->type_oid == OID_JSONB) ||
-	       (c->kind == VALUE_TEXT && c->type_oid == OID_JSON);
-}
-
-static bool rows_are_binary(const struct target_table *t)
-{
-	for (size_t i = 0; i < t->column_count; i++)
-		if (t->columns[i].is_written && !copies_binary(&t->columns[i]))
-			return false;
-	return true;
-}
-
-/* As in an array, but jsonb's own form has a version in front. */
-static bool copy_binary_value(const struct target_column *c, const struct value_type *type,
-			      const struct value *v, struct buf *out, struct fault *f)
-{
-	if (c->type_oid != OID_JSONB || v->state == VALUE_IS_NULL)
-		return value_add_binary(type, v, out, f);
-	buf_be32(out, (uint32_t)(v->bytes.n + 1));
-	buf_u8(out, 1);
-	buf_add_span(out, v->bytes);
-	return true;
-}
-
-/* COPY's text format: the characters that end or escape something, escaped. */
-static void escape(struct buf *out, size_t from, struct buf *scratch)
-{
-	size_t plain = from;
-
-	for (; plain < out->n && !memchr("\\\n\r\t", out->p[plain], 4); plain++)
-		;
-	if (plain == out->n)
-		return;
-	buf_reset(scratch);
-	buf_add(scratch, out->p + plain, out->n - plain);
-	out->n = plain;
-	for (size_t i = 0; i < scratch->n; i++) {
-		char c = scratch->p[i];
-		const char *special = c == '\\'   ? "\\\\"
-				      : c == '\n' ? "\\n"
-				      : c == '\r' ? "\\r"
-				      : c == '\t' ? "\\t"
-						  : NULL;
-		if (special)
-			buf_add(out, special, 2);
-		else
-			buf_u8(out, (uint8_t)c);
-	}
-	if (buf_failed(scratch))
-		out->failed = true;
-}
-
-static bool copy_row(struct apply *a, const struct target_table *t, const struct value *row,
-		     bool binary, size_t written, struct fault *f)
-{
-	struct buf *out = &a->copy;
-	bool first = true;
-
-	if (binary)
-		buf_be16(out, (uint16_t)written);
-	for (size_t i = 0; i < t->column_count; i++) {
-		const struct value_type *type = &t->rel->columns[i].type;
-		if (!t->columns[i].is_written)
-			continue;
-		if (row[i].state == VALUE_IS_UNCHANGED)
-			return fault(f, FAULT_INPUT, "%.*s: a copied row lacks column \"%.*s\"",
-				     SPAN_ARG(t->label), SPAN_ARG(t->columns[i].name));
-		if (binary) {
-			if (!copy_binary_value(&t->columns[i], type, &row[i], out, f))
-				return false;
-			continue;
-		}
-		if (!first)
-			buf_u8(out, '\t');
-		first = false;
-		size_t from = out->n;
-		if (row[i].state == VALUE_IS_NULL)
-			buf_str(out, "\\N");
-		else if (!value_add_text(type, &row[i], out, f))
-			return false;
-		else if (!buf_failed(out))
-			escape(out, from, &a->params);
-	}
-	if (!binary)
-		buf_u8(out, '\n');
-	return true;
-}
-
-static bool put(struct apply *a, struct fault *f)
-{
-	if (buf_failed(&a->copy))
-		return fault(f, FAULT_INPUT,
-			     "a copied row is larger than PostgreSQL's message limit");
-	if (PQputCopyData(a->conn, a->copy.p, (int)a->copy.n) != 1)
-		return pg_fault(a->conn, NULL, f);
-	buf_reset(&a->copy);
-	return true;
-}
-
-static bool copy_rows(struct apply *a, const struct apply_rows *rows, bool binary, size_t written,
-		      struct fault *f)
-{
-	buf_reset(&a->copy);
-	if (binary)
-		buf_add(&a->copy, "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0\0", 19);
-	for (size_t r = 0; r < rows->row_count; r++) {
-		if (!copy_row(a, rows->table, rows->rows[r], binary, written, f))
-			return false;
-		if (a->copy.n >= COPY_BYTES && !put(a, f))
-			return false;
-	}
-	if (binary)
-		buf_be16(&a->copy, UINT16_MAX);
-	return a->copy.n == 0 || put(a, f);
-}
-
-/* COPY t (columns) FROM STDIN; returns how many columns. */
-static size_t write_copy(const struct target_table *t, bool binary, struct buf *sql)
-{
-	size_t written = 0;
-
-	buf_str(sql, "COPY ");
-	buf_add_span(sql, t->name);
-	buf_str(sql, " (");
-	for (size_t i = 0; i < t->column_count; i++) {
-		if (!t->columns[i].is_written)
-			continue;
-		if (written++)
-			buf_str(sql, ", ");
-		pg_quote_ident(sql, t->columns[i].name);
-	}
-	buf_str(sql, binary ? ") FROM STDIN (FORMAT binary)" : ") FROM STDIN");
-	return written;
-}
-
-/* What the server says to the end of a COPY. */
-static bool copy_end(struct apply *a, const struct apply_rows *rows, struct fault *f)
-{
-	PGresult *r = PQgetResult(a->conn);
-	bool ok = PQresultStatus(r) == PGRES_COMMAND_OK;
-
-	if (!ok) {
-		pg_fault(a->conn, r, f);
-		fault_in(f, "%.*s copy", SPAN_ARG(rows->table->label));
-	} else if (strtoull(PQcmdTuples(r), NULL, 10) != rows->row_count) {
-		ok = fault(f, FAULT_DATA, "%.*s copy: %zu rows were sent, %s were taken",
-			   SPAN_ARG(rows->table->label), rows->row_count, PQcmdTuples(r));
-	}
-	PQclear(r);
-	while ((r = PQgetResult(a->conn)))
-		PQclear(r);
-	return ok;
-}
-
-static bool copy_table(struct apply *a, const struct apply_rows *rows, struct fault *f)
-{
-	bool binary = rows_are_binary(rows->table);
-	struct buf sql;
-
-	buf_init(&sql, 1 << 20);
-	size_t written = write_copy(rows->table, binary, &sql);
-	PGresult *r = PQexec(a->conn, buf_cstr(&sql));
-	buf_release(&sql);
-	bool started = PQresultStatus(r) == PGRES_COPY_IN;
-	if (!started) {
-		pg_fault(a->conn, r, f);
-		PQclear(r);
-		return fault_in(f, "%.*s copy", SPAN_ARG(rows->table->label));
-	}
-	PQclear(r);
-	if (!copy_rows(a, rows, binary, written, f)) {
-		/* The reason is ours and already in f; the server only has to let go. */
-		if (PQputCopyEnd(a->conn, "the sender gave up") == 1)
-			copy_end(a, rows, NULL);
-		return false;
-	}
-	if (PQputCopyEnd(a->conn, NULL) != 1)
-		return pg_fault(a->conn, NULL, f);
-	return copy_end(a, rows, f);
-}
-
-static bool copy_all(struct apply *a, const struct apply_rows *tables, size_t table_count,
+static bool copy_all(struct apply *a, const struct copyin_rows *tables, size_t table_count,
 		     const struct apply_statement *first, size_t first_count, struct fault *f)
 {
 	if (!pg_do(a->conn, f, "BEGIN"))
@@ -830,7 +645,7 @@ static bool copy_all(struct apply *a, const struct apply_rows *tables, size_t ta
 	for (size_t i = 0; i < table_count; i++) {
 		if (failpoint("apply.between_statements"))
 			return fault(f, FAULT_ENVIRONMENT, "failpoint apply.between_statements");
-		if (!copy_table(a, &tables[i], f))
+		if (!copyin_table(a->conn, &a->copyin, &tables[i], f))
 			return false;
 	}
 	if (failpoint("apply.before_commit"))
@@ -838,7 +653,7 @@ static bool copy_all(struct apply *a, const struct apply_rows *tables, size_t ta
 	return pg_do(a->conn, f, "COMMIT");
 }
 
-bool apply_copy(struct apply *a, const struct apply_rows *tables, size_t table_count,
+bool apply_copy(struct apply *a, const struct copyin_rows *tables, size_t table_count,
 		const struct apply_statement *first, size_t first_count, struct fault *f)
 {
 	assert(!a->in_flight);

@@ -23,6 +23,7 @@
 #ifndef SHADOW_APPLY_H
 #define SHADOW_APPLY_H
 
+#include "shadow/copyin.h"
 #include "shadow/plan.h"
 
 /* A statement of the caller's; text format. Must RAISE when it does not do what it must. */
@@ -72,15 +73,9 @@ bool apply_plan(struct apply *a, const struct plan *p, const struct apply_statem
 bool apply_sequential(struct apply *a, struct plan *p, const struct apply_statement *first,
 		      size_t first_count, size_t *ret_change, struct fault *f);
 
-/* Copied rows of one table. rows[i]: one value per column. */
-struct apply_rows {
-	const struct target_table *table;
-	const struct value *const *rows;
-	size_t row_count;
-};
 /* One transaction: BEGIN, first statements and their results, COPY of each, COMMIT. Not pipelined.
  */
-bool apply_copy(struct apply *a, const struct apply_rows *tables, size_t table_count,
+bool apply_copy(struct apply *a, const struct copyin_rows *tables, size_t table_count,
 		const struct apply_statement *first, size_t first_count, struct fault *f);
 
 #endif

@@ -129,19 +129,26 @@ void batch_poison(struct lane *l, size_t i, const struct fault *f)
 			part_rewind(l->parts[k], 0);
 }
 
+static enum lane_caution caution_last(const struct batch *b)
+{
+	return b->count > 0 && b->records[0].part->topic == CONSUME_SNAPSHOT ? CAUTION_ROW
+									       : CAUTION_TRANSACTION;
+}
+
 /* The transaction was refused as a whole. Smaller ones will show whose fault it is. */
 void batch_refused(struct lane *l, const struct fault *f)
 {
-	if (l->caution == CAUTION_TRANSACTION ||
-	    (l->caution == CAUTION_PARTITION && l->batch.count <= 1)) {
-		if (l->batch.count > 0) {
-			batch_poison(l, 0, f);
-			return;
-		}
-	} else {
-		l->caution++;
+	bool is_smallest = l->caution >= caution_last(&l->batch) ||
+			   (l->caution >= CAUTION_PARTITION && l->batch.count <= 1);
+
+	if (is_smallest && l->batch.count > 0) {
+		batch_poison(l, 0, f);
+		return;
 	}
-	l->caution_left = CAUTION_BATCHES;
+	if (!is_smallest)
+		l->caution++;
+	/* One by one, all rows of the batch that was refused come by again. */
+	l->caution_left = l->caution == CAUTION_ROW ? LANE_BATCH_RECORDS : CAUTION_BATCHES;
 	log_warn("a batch of %zu records was refused (%s): going on in smaller ones", l->batch.count,
 		 f->text);
 	for (size_t k = 0; k < l->part_count; k++)

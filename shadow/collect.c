@@ -329,7 +329,7 @@ static enum step batch_step(struct lane *l, struct part *p, rd_kafka_message_t *
 		part_set(p, PART_STOPPED, p->poison_why);
 		return STEP_CUT;
 	}
-	if (l->caution == CAUTION_TRANSACTION && l->batch.count > 0 &&
+	if (l->caution >= CAUTION_TRANSACTION && l->batch.count > 0 &&
 	    l->batch.records[0].head.position.commit.v != ev.head.position.commit.v) {
 		p->is_cut = true;
 		return STEP_CUT;
@@ -338,9 +338,11 @@ static enum step batch_step(struct lane *l, struct part *p, rd_kafka_message_t *
 					   : step_copied(l, p, msg, &ev);
 }
 
-static bool batch_is_full(const struct batch *b)
+static bool batch_is_full(const struct lane *l)
 {
-	return b->count == LANE_BATCH_RECORDS || b->bytes >= LANE_BATCH_BYTES ||
+	const struct batch *b = &l->batch;
+
+	return b->count == (l->caution == CAUTION_ROW ? 1 : LANE_BATCH_RECORDS) || b->bytes >= LANE_BATCH_BYTES ||
 	       b->cells >= LANE_BATCH_CELLS;
 }
 
@@ -371,7 +373,7 @@ static size_t batch_collect_part(struct lane *l, struct part *p)
 	rd_kafka_message_t *msg;
 	size_t n = 0;
 
-	while (n < LANE_FETCH_MESSAGES && !batch_is_full(&l->batch) && (msg = part_front(p))) {
+	while (n < LANE_FETCH_MESSAGES && !batch_is_full(l) && (msg = part_front(p))) {
 		int64_t offset = msg->offset;
 		bool is_record = !msg->err;
 		enum step step = batch_step(l, p, msg);
@@ -463,7 +465,7 @@ bool batch_collect(struct lane *l, enum consume_topic topic)
 		if (total == 0)
 			l->batch.first_us = clock_us();
 		total += round;
-	} while (total > 0 && l->conn && !batch_is_full(&l->batch) &&
+	} while (total > 0 && l->conn && !batch_is_full(l) &&
 		 (round > 0 ? clock_us() - l->batch.first_us < LANE_GATHER_US : batch_gather_wait(l)));
 	l->first_part++;
 	for (size_t i = 0; i < l->part_count; i++) {

@@ -102,7 +102,7 @@ void batch_commit_copies(struct lane *l)
 		.counts = arena_alloc(&b->arena, (b->count + 1) * sizeof(*c.counts)),
 	};
 	struct apply_statement *first;
-	struct apply_rows *rows;
+	struct copyin_rows *rows;
 	struct fault f = { 0 };
 
 	if (!c.tables || !c.counts) {
@@ -122,7 +122,7 @@ void batch_commit_copies(struct lane *l)
 		return;
 	}
 	for (size_t i = 0; i < c.table_count; i++)
-		rows[i] = (struct apply_rows) { c.tables[i].table->target, c.tables[i].rows,
+		rows[i] = (struct copyin_rows) { c.tables[i].table->target, c.tables[i].rows,
 						c.tables[i].row_count };
 	if (apply_copy(l->apply, rows, c.table_count, first, c.count_count + 1, &f))
 		batch_committed(l);

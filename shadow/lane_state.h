@@ -46,8 +46,11 @@ struct batch {
 
 enum finish_state { FINISH_IDLE, FINISH_RUNNING, FINISH_DONE, FINISH_FAILED };
 
-/* How small batches are made while one that failed at COMMIT is being looked into. */
-enum lane_caution { CAUTION_NONE, CAUTION_PARTITION, CAUTION_TRANSACTION };
+/*
+ * How small batches are made while one that was refused as a whole is being looked into. What fails at
+ * COMMIT is a transaction's; copied rows have no transactions, and go one by one in the end.
+ */
+enum lane_caution { CAUTION_NONE, CAUTION_PARTITION, CAUTION_TRANSACTION, CAUTION_ROW };
 
 struct lane {
 	struct lane_role *role;

@@ -13,7 +13,7 @@
 #include "shadow/role.h"
 
 enum {
-	LANES_AUTO = 2, LANES_MAX = 64,
+	LANES_AUTO = 2,
 	POLL_MS = 100,
 	CHECK_US = 200 * 1000,         /* until, stuck, lanes */
 	DROP_TIMEOUT_MS = 20000,
@@ -29,7 +29,7 @@ struct shadow {
 	const struct shadow_options *options;
 	enum role role;
 	struct lane_role lanes_share;
-	struct lane *lanes[LANES_MAX];
+	struct lane *lanes[MIGRATION_LANES_MAX];
 	int lane_count;
 	struct consume *consume, *assigning;
 	PGconn *conn; /* holds the instance's lock; asks how far the target is */
@@ -247,8 +247,6 @@ static bool shadow_start(struct shadow *s, struct fault *f)
 
 	if (lanes > s->migration->partition_count)
 		lanes = s->migration->partition_count;
-	if (lanes > LANES_MAX)
-		lanes = LANES_MAX;
 	share->versions = versions_new(share->control);
 	share->incidents = incident_new(s->migration);
 	if (!share->versions || !share->incidents)

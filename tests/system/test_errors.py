@@ -268,3 +268,41 @@ def test_secrets_appear_nowhere(migration, new_postgres, kafka):
     for topic in kafka.topics(f"{m.name}."):
         for record in kafka.consume(topic):
             assert secret.encode() not in (record.key() or b"") + (record.value() or b"")
+
+
+def test_the_copied_row_that_a_target_refuses_is_named(migration):
+    """One of thousands that are written together."""
+    m = migration(schema="exists", create_shadow=True)
+    m.source.execute("create table t (id int primary key, v text); insert into t select i, 'v' || i from generate_series(1, 3000) i")
+    for db in m.targets():
+        db.execute("create table t (id int primary key, v text check (v <> 'v1234'))")
+    process = m.start()
+    process.wait_log("-> stopped", 60)
+    assert_says(process.log(), "t_v_check", '"1234"')
+    assert m.target.value("select count(*) from t where id = 1234") == 0
+
+
+def test_stop_while_an_application_holds_a_table(migration):
+    """Publishing the table waits for it, and so does its copy; neither keeps the process from ending."""
+    m = migration()
+    m.source.execute(TABLE)
+    waiting = "select count(*) > 0 from pg_locks where relation = 't'::regclass and not granted"
+    release = m.folder / "release"
+    with m.source.connect(autocommit=False) as application:
+        application.execute("lock table t in access exclusive mode")
+        process = m.start(role="ingest")
+        m.source.poll(waiting, True, 60)
+        process.signal(15)
+        assert process.wait(20) == 0, process.tail()
+        application.rollback()
+        process = m.start(role="ingest", env={"FORESHADOW_FAILPOINTS": "copy.point=hang", "FORESHADOW_FAILPOINT_RELEASE": str(release)})
+        process.wait_log("failpoint copy.point fired", 60)
+        application.execute("lock table t in access exclusive mode")
+        release.touch()
+        process.wait_log("waits for a lock", 60)
+        process.signal(15)
+        assert process.wait(20) == 0, process.tail()
+        application.rollback()
+    m.start()
+    wait_live(m)
+    assert_follows(m)

@@ -120,7 +120,7 @@ def sleep_some(seconds):
 @pytest.mark.parametrize("victim", VICTIMS)
 @pytest.mark.parametrize("phase", ["copy", "stream"])
 def test_kill(migration, servers, rng, is_long, phase, victim):
-    rows = {"copy": 400_000 if is_long else 60_000, "stream": 20_000}[phase]
+    rows = {"copy": 400_000 if is_long else 240_000, "stream": 20_000}[phase]
     scene = Scene(migration, servers, ["all"] if victim == "all" else ["ingest", "shadow", "primary"], rows)
     scene.start_all()
     scene.start_traffic()

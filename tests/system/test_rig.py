@@ -115,7 +115,8 @@ def test_children_die_with_the_runner():
     runner = subprocess.Popen([sys.executable, "-c", script, str(Path(__file__).parent), str(folder)],
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     child = int(runner.stdout.readline())
-    os.kill(child, 0)  # alive though the thread that started it is gone
+    # alive though the thread that started it is gone; and asked to die with its parent by now
+    wait_until(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n", 10, "the child to become the command")
     runner.kill()
     runner.wait()
     wait_until(lambda: _gone(child), 10, "the child to die")

@@ -106,6 +106,7 @@ static const struct refusal {
 	{ BASE "copy: {jobs: 99999999999999999999}\n", { "copy.jobs", "a number" } },
 	{ BASE "copy: {jobs: [1]}\n", { "copy.jobs", "found a list" } },
 	{ BASE "lanes: {a: b}\n", { "lanes", "auto or a number", "found a map" } },
+	{ BASE "lanes: 65\n", { "m.yaml:6: lanes", "65" } },
 	{ BASE "lanes:\n", { "m.yaml:6: lanes", "found nothing" } },
 	{ BASE "schema: maybe\n", { "schema", "create or exists", "\"maybe\"" } },
 	{ BASE "risk: {shadow_threshold: high}\n", { "risk.shadow_threshold", "from 0 to 1" } },
