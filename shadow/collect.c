@@ -416,7 +416,7 @@ static void batch_wake_fetchers(struct lane *l)
 /* More may come within the gathering time: is it over, or does an op wait? */
 static bool batch_gather_wait(struct lane *l)
 {
-	int64_t left = l->batch.first_us + LANE_GATHER_US - clock_us();
+	int64_t left = l->batch.first_us + l->batch.gather_us - clock_us();
 	struct pollfd fds[] = { { l->kafka_fd, POLLIN, 0 }, { l->ops_fd, POLLIN, 0 } };
 	struct timespec wait;
 	uint64_t n;
@@ -444,6 +444,9 @@ bool batch_collect(struct lane *l, enum consume_topic topic)
 	size_t total = 0, round;
 	bool has_moved = false;
 
+	/* A batch costs the target about as much as 200 rows: while many come, it waits for more. */
+	l->batch.gather_us = l->batch.gathered[topic] >= LANE_BUSY_RECORDS ? LANE_GATHER_BUSY_US
+								  : LANE_GATHER_US;
 	batch_reset(&l->batch);
 	for (size_t i = 0; i < l->part_count; i++)
 		l->parts[i]->is_cut = false;
@@ -466,7 +469,8 @@ bool batch_collect(struct lane *l, enum consume_topic topic)
 			l->batch.first_us = clock_us();
 		total += round;
 	} while (total > 0 && l->conn && !batch_is_full(l) &&
-		 (round > 0 ? clock_us() - l->batch.first_us < LANE_GATHER_US : batch_gather_wait(l)));
+		 (round > 0 ? clock_us() - l->batch.first_us < l->batch.gather_us : batch_gather_wait(l)));
+	l->batch.gathered[topic] = l->batch.count;
 	l->first_part++;
 	for (size_t i = 0; i < l->part_count; i++) {
 		struct part *p = l->parts[i];

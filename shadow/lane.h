@@ -25,6 +25,8 @@ enum {
 	LANE_BATCH_BYTES = 8 * 1024 * 1024,
 	LANE_BATCH_CELLS = 200 * 1000,  /* values in memory, 32 bytes each */
 	LANE_GATHER_US = 5000,          /* from a batch's first record */
+	LANE_GATHER_BUSY_US = 20 * 1000, /* when the last batch had this many: */
+	LANE_BUSY_RECORDS = 256,
 	LANE_FETCH_MESSAGES = 256,      /* taken from a partition's queue at once */
 	LANE_EXCLUSIVE_POLL_US = 20 * 1000,
 	LANE_COPY_POLL_US = 100 * 1000,

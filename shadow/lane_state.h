@@ -40,7 +40,8 @@ struct batch {
 	struct arena arena;
 	struct batch_record *records; /* LANE_BATCH_RECORDS */
 	size_t count, bytes, cells;
-	int64_t first_us;
+	int64_t first_us, gather_us;
+	size_t gathered[CONSUME_TOPICS]; /* records of the last batch */
 	struct plan plan;
 };
 
