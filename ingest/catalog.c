@@ -1,346 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Facts first (four queries: tables, columns, indexes, types), then a pure pass that makes relations of
- * them. The same facts serve the whole catalog and one relation message; for a leaf, the facts of all
- * leaves of its root are read, because:
+ * Facts first (facts.h), then a pure pass that makes relations of them. The same pass serves the whole
+ * catalog and one relation message; for a leaf, the facts of all leaves of its root are read, because:
  *
  * 1. Leaves of one root share a target table. A row that moves from leaf to leaf is a delete here and an
  *    insert there with one key: both must be in one partition, so the leaves are routed alike.
  *
- * The queries run in one REPEATABLE READ transaction; functions that look into the server's caches
- * (format_type, pg_get_partition_constraintdef) may still see a newer state. What matters for the
- * stream comes from the relation message.
+ * Facts may be newer than a relation message. What matters for the stream comes from the message.
  */
 #include "ingest/catalog.h"
 
 #include <stdlib.h>
 
-#include "ingest/key.h"
+#include "ingest/facts.h"
 
-enum {
-	LIST_BYTES = 16 * 1024 * 1024,  /* a list of OIDs as text */
-	REPORT_TABLES = 12,             /* so many refusals fit into a fault's text */
-};
-
-struct source_column {
-	int16_t attnum;
-	struct span name;
-	uint32_t type_oid;
-	int32_t typmod;
-	bool is_nullable, is_generated;
-};
-
-struct source_type {
-	uint32_t oid, base_oid;
-	int32_t typmod;                 /* of the domain; -1: the column's counts */
-	bool is_enum;
-	struct span name;
-};
-
-struct table {
-	uint32_t oid, root_oid;         /* root_oid: partition root, 0 when it is no partition */
-	struct span schema, name, root_schema, root_name, bound;
-	char kind, persistence, identity;
-	bool can_select, has_policies;
-	bool is_leaf;                   /* of a root that is in scope */
-	struct source_column *columns;
-	size_t column_count;
-	struct key_index *indexes;
-	size_t index_count;
-	struct key_choice choice;
-	struct relation *rel;
-};
-
-/* What the queries gave. tables are ordered by oid; those of roots come last and are not copied. */
-struct facts {
-	struct arena *a;
-	struct table *tables;
-	size_t table_count;
-	struct table *roots;            /* oid and indexes only */
-	size_t root_count;
-	struct source_type *types;
-	size_t type_count;
-};
-
-/* ---- reading ---- */
-
-static struct span field(struct facts *x, const PGresult *r, int row, int column)
-{
-	struct span s = pg_value(r, row, column);
-	return s.p ? arena_dup(x->a, s) : s;
-}
-
-static bool field_bool(const PGresult *r, int row, int column)
-{
-	return !PQgetisnull(r, row, column) && *PQgetvalue(r, row, column) == 't';
-}
-
-static void *many(struct facts *x, size_t n, size_t size)
-{
-	return arena_alloc(x->a, (n ? n : 1) * size);
-}
-
-static int compare_oid(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-	return x < y ? -1 : x > y;
-}
-
-/* All three kinds of facts start with their oid and are ordered by it. */
-static void *find(uint32_t oid, void *array, size_t n, size_t size)
-{
-	return n ? bsearch(&oid, array, n, size, compare_oid) : NULL;
-}
-
-static struct table *find_table(const struct facts *x, uint32_t oid)
-{
-	return find(oid, x->tables, x->table_count, sizeof(struct table));
-}
-
-static struct table *find_root(const struct facts *x, uint32_t oid)
-{
-	return find(oid, x->roots, x->root_count, sizeof(struct table));
-}
-
-/* only: 0, or a table: it and the leaves of its root. */
-static bool read_tables(PGconn *conn, struct facts *x, uint32_t only, struct fault *f)
-{
-	char oid[16];
-	const char *values[] = { oid };
-
-	snprintf(oid, sizeof(oid), "%u", only);
-	PGresult *r = pg_query_params(conn, f,
-		"SELECT c.oid, coalesce(rc.oid, 0), n.nspname, c.relname, rn.nspname, rc.relname, "
-		"CASE WHEN rc.oid IS NOT NULL THEN coalesce("
-		"pg_catalog.pg_get_partition_constraintdef(c.oid), 'true') END, "
-		"c.relkind, c.relpersistence, c.relreplident, "
-		"pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') AND "
-		"pg_catalog.has_table_privilege(c.oid, 'SELECT'), "
-		"pg_catalog.row_security_active(c.oid) "
-		"FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
-		"LEFT JOIN pg_catalog.pg_class rc ON c.relispartition AND "
-		"rc.oid = pg_catalog.pg_partition_root(c.oid) "
-		"LEFT JOIN pg_catalog.pg_namespace rn ON rn.oid = rc.relnamespace "
-		"WHERE c.relkind IN ('r', 'f') AND c.relpersistence <> 't' AND n.nspname NOT IN "
-		"('pg_catalog', 'information_schema', 'pg_toast', 'foreshadow') AND ($1::oid = 0 OR "
-		"c.oid = $1::oid OR rc.oid = pg_catalog.pg_partition_root($1::oid)) ORDER BY c.oid",
-		1, values);
-	if (!r)
-		return false;
-	x->table_count = (size_t)PQntuples(r);
-	x->tables = many(x, x->table_count, sizeof(*x->tables));
-	for (int i = 0; x->tables && i < PQntuples(r); i++)
-		x->tables[i] = (struct table) {
-			.oid = (uint32_t)pg_i64(r, i, 0),
-			.root_oid = (uint32_t)pg_i64(r, i, 1),
-			.schema = field(x, r, i, 2),
-			.name = field(x, r, i, 3),
-			.root_schema = field(x, r, i, 4),
-			.root_name = field(x, r, i, 5),
-			.bound = field(x, r, i, 6),
-			.kind = *PQgetvalue(r, i, 7),
-			.persistence = *PQgetvalue(r, i, 8),
-			.identity = *PQgetvalue(r, i, 9),
-			.can_select = field_bool(r, i, 10),
-			.has_policies = field_bool(r, i, 11),
-		};
-	PQclear(r);
-	return true;
-}
-
-/* {oid,oid,...} of the tables in scope, and of their roots. */
-static void write_oids(const struct facts *x, bool with_roots, struct buf *out)
-{
-	char comma = '{';
-
-	for (size_t i = 0; i < x->table_count; i++, comma = ',')
-		buf_printf(out, "%c%u", comma, x->tables[i].oid);
-	for (size_t i = 0; with_roots && i < x->root_count; i++, comma = ',')
-		buf_printf(out, "%c%u", comma, x->roots[i].oid);
-	buf_str(out, comma == '{' ? "{}" : "}");
-}
-
-static PGresult *query_oids(PGconn *conn, const char *sql, struct buf *oids, struct fault *f)
-{
-	const char *values[] = { buf_cstr(oids) };
-
-	if (!buf_failed(oids))
-		return pg_query_params(conn, f, sql, 1, values);
-	fault(f, FAULT_INTERNAL, "too many tables for one query");
-	return NULL;
-}
-
-/* How many of the rows from `first` on have the same oid in column 0. */
-static int run_length(const PGresult *r, int first)
-{
-	int64_t oid = pg_i64(r, first, 0);
-	int i = first;
-
-	while (i < PQntuples(r) && pg_i64(r, i, 0) == oid)
-		i++;
-	return i - first;
-}
-
-static void take_columns(struct facts *x, struct table *t, const PGresult *r, int first, int n)
-{
-	t->columns = many(x, (size_t)n, sizeof(*t->columns));
-	t->column_count = t->columns ? (size_t)n : 0;
-	for (size_t i = 0; i < t->column_count; i++) {
-		int row = first + (int)i;
-		t->columns[i] = (struct source_column) {
-			.attnum = (int16_t)pg_i64(r, row, 1),
-			.name = field(x, r, row, 2),
-			.type_oid = (uint32_t)pg_i64(r, row, 3),
-			.typmod = (int32_t)pg_i64(r, row, 4),
-			.is_nullable = !field_bool(r, row, 5),
-			.is_generated = field_bool(r, row, 6),
-		};
-	}
-}
-
-static bool read_columns(PGconn *conn, struct facts *x, struct buf *oids, struct fault *f)
-{
-	PGresult *r = query_oids(conn,
-		"SELECT attrelid, attnum, attname, atttypid, atttypmod, attnotnull, "
-		"attgenerated <> '' FROM pg_catalog.pg_attribute WHERE attrelid = ANY($1::oid[]) "
-		"AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum", oids, f);
-	if (!r)
-		return false;
-	for (int i = 0, n; i < PQntuples(r); i += n) {
-		struct table *t = find_table(x, (uint32_t)pg_i64(r, i, 0));
-		n = run_length(r, i);
-		if (t)
-			take_columns(x, t, r, i, n);
-	}
-	PQclear(r);
-	return true;
-}
-
-static const struct source_column *find_column(const struct table *t, int16_t attnum)
-{
-	for (size_t i = 0; i < t->column_count; i++)
-		if (t->columns[i].attnum == attnum)
-			return &t->columns[i];
-	return NULL;
-}
-
-/* "1 3 0": numbers of the columns, 0 for an expression. */
-static void take_attnums(struct facts *x, struct key_index *index, const char *text, size_t n)
-{
-	int16_t *attnums = many(x, n, sizeof(*attnums));
-	char *end;
-
-	if (!attnums)
-		return;
-	for (; index->count < n; index->count++, text = end) {
-		attnums[index->count] = (int16_t)strtol(text, &end, 10);
-		if (end == text)
-			break;
-	}
-	index->attnums = attnums;
-}
-
-static void take_index(struct facts *x, const struct table *t, struct key_index *index,
-		       const PGresult *r, int row)
-{
-	uint32_t root_table = (uint32_t)pg_i64(r, row, 13);
-
-	*index = (struct key_index) {
-		.oid = (uint32_t)pg_i64(r, row, 1),
-		.name = field(x, r, row, 2),
-		.is_primary = field_bool(r, row, 3),
-		.is_identity = field_bool(r, row, 4),
-		.is_unique = field_bool(r, row, 5),
-		.is_immediate = field_bool(r, row, 6),
-		.is_valid = field_bool(r, row, 7),
-		.is_partial = field_bool(r, row, 8),
-		.has_expressions = field_bool(r, row, 9),
-		.is_deterministic = field_bool(r, row, 10),
-		.spans_root = !t->is_leaf || (root_table && root_table == t->root_oid),
-	};
-	index->root_oid = t->is_leaf && index->spans_root ? (uint32_t)pg_i64(r, row, 14) : 0;
-	take_attnums(x, index, PQgetvalue(r, row, 11), (size_t)pg_i64(r, row, 12));
-	for (size_t i = 0; i < index->count; i++) {
-		const struct source_column *c = find_column(t, index->attnums[i]);
-		index->is_nullable |= c && c->is_nullable;
-		index->has_generated |= c && c->is_generated;
-	}
-}
-
-static bool read_indexes(PGconn *conn, struct facts *x, struct buf *oids, struct fault *f)
-{
-	PGresult *r = query_oids(conn,
-		"SELECT i.indrelid, i.indexrelid, c.relname, i.indisprimary, i.indisreplident, "
-		"i.indisunique AND NOT i.indisexclusion, i.indimmediate, "
-		"i.indisvalid AND i.indisready, i.indpred IS NOT NULL, i.indexprs IS NOT NULL, "
-		"NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indcollation::oid[]) u (oid) JOIN "
-		"pg_catalog.pg_collation l ON l.oid = u.oid WHERE NOT l.collisdeterministic), "
-		"i.indkey::text, i.indnkeyatts, coalesce(ri.indrelid, 0), coalesce(ri.indexrelid, 0) "
-		"FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid "
-		"LEFT JOIN pg_catalog.pg_index ri ON c.relispartition AND "
-		"ri.indexrelid = pg_catalog.pg_partition_root(i.indexrelid) "
-		"WHERE i.indrelid = ANY($1::oid[]) AND (i.indisunique OR i.indisexclusion) AND "
-		"i.indislive ORDER BY i.indrelid, i.indexrelid", oids, f);
-	if (!r)
-		return false;
-	for (int i = 0, n; i < PQntuples(r); i += n) {
-		uint32_t oid = (uint32_t)pg_i64(r, i, 0);
-		struct table *t = find_table(x, oid);
-		n = run_length(r, i);
-		t = t ? t : find_root(x, oid);
-		if (!t)
-			continue;
-		t->indexes = many(x, (size_t)n, sizeof(*t->indexes));
-		t->index_count = t->indexes ? (size_t)n : 0;
-		for (size_t j = 0; j < t->index_count; j++)
-			take_index(x, t, &t->indexes[j], r, i + (int)j);
-	}
-	PQclear(r);
-	return true;
-}
-
-/* Domains down to their base type; only the innermost domain can have a modifier. */
-static bool read_types(PGconn *conn, struct facts *x, struct buf *oids, struct fault *f)
-{
-	PGresult *r = query_oids(conn,
-		"WITH RECURSIVE d AS (SELECT t.oid AS top, t.oid, t.typtype, t.typbasetype, "
-		"t.typtypmod, -1 AS typmod FROM pg_catalog.pg_type t WHERE t.oid = ANY($1::oid[]) "
-		"UNION ALL SELECT d.top, t.oid, t.typtype, t.typbasetype, t.typtypmod, d.typtypmod "
-		"FROM d JOIN pg_catalog.pg_type t ON d.typtype = 'd' AND t.oid = d.typbasetype) "
-		/* With a modifier of -1, not NULL: NULL says "character", and a cast to that cuts. */
-		"SELECT top, oid, typmod, typtype = 'e', pg_catalog.format_type(top, -1) FROM d "
-		"WHERE typtype <> 'd' ORDER BY top", oids, f);
-	if (!r)
-		return false;
-	x->type_count = (size_t)PQntuples(r);
-	x->types = many(x, x->type_count, sizeof(*x->types));
-	for (int i = 0; x->types && i < PQntuples(r); i++)
-		x->types[i] = (struct source_type) {
-			.oid = (uint32_t)pg_i64(r, i, 0),
-			.base_oid = (uint32_t)pg_i64(r, i, 1),
-			.typmod = (int32_t)pg_i64(r, i, 2),
-			.is_enum = field_bool(r, i, 3),
-			.name = field(x, r, i, 4),
-		};
-	PQclear(r);
-	return true;
-}
-
-static void write_type_oids(const struct facts *x, const struct pgoutput_relation *message,
-			    struct buf *out)
-{
-	char comma = '{';
-
-	for (size_t i = 0; i < x->table_count; i++)
-		for (size_t j = 0; j < x->tables[i].column_count; j++, comma = ',')
-			buf_printf(out, "%c%u", comma, x->tables[i].columns[j].type_oid);
-	for (size_t i = 0; message && i < message->column_count; i++, comma = ',')
-		buf_printf(out, "%c%u", comma, message->columns[i].type_oid);
-	buf_str(out, comma == '{' ? "{}" : "}");
-}
+enum { REPORT_TABLES = 12 }; /* so many refusals fit into a fault's text */
 
 /* Is the table in scope by a pattern that can mean nothing else? */
-static bool is_named(const struct migration *m, const struct table *t)
+static bool is_named(const struct migration *m, const struct facts_table *t)
 {
 	struct migration one = *m;
 
@@ -355,7 +32,7 @@ static bool is_named(const struct migration *m, const struct table *t)
 
 /* A leaf belongs to its root when that is in scope, else it stands alone if it is named: who excludes the
  * root does not want the leaves that "public.*" happens to match. Is it in scope? */
-static bool place(const struct migration *m, struct table *t)
+static bool place(const struct migration *m, struct facts_table *t)
 {
 	t->is_leaf = t->root_oid && migration_has_table(m, t->root_schema, t->root_name);
 	if (t->is_leaf)
@@ -366,52 +43,9 @@ static bool place(const struct migration *m, struct table *t)
 	return t->root_oid ? is_named(m, t) : migration_has_table(m, t->schema, t->name);
 }
 
-static void collect_roots(struct facts *x)
-{
-	uint32_t *oids = many(x, x->table_count, sizeof(*oids));
-	size_t n = 0;
-
-	for (size_t i = 0; oids && i < x->table_count; i++)
-		if (x->tables[i].is_leaf)
-			oids[n++] = x->tables[i].root_oid;
-	x->roots = many(x, n, sizeof(*x->roots));
-	if (!oids || !x->roots)
-		return;
-	qsort(oids, n, sizeof(*oids), compare_oid);
-	for (size_t i = 0; i < n; i++)
-		if (i == 0 || oids[i] != oids[i - 1])
-			x->roots[x->root_count++] = (struct table) { .oid = oids[i] };
-}
-
-/* The columns of roots are not read: whether an index of a root is usable is never asked. */
-static bool read_details(PGconn *conn, struct facts *x, const struct pgoutput_relation *message,
-			 struct fault *f)
-{
-	struct buf oids;
-	bool ok;
-
-	buf_init(&oids, LIST_BYTES);
-	collect_roots(x);
-	write_oids(x, false, &oids);
-	ok = read_columns(conn, x, &oids, f);
-	buf_reset(&oids);
-	write_oids(x, true, &oids);
-	ok = ok && read_indexes(conn, x, &oids, f);
-	buf_reset(&oids);
-	write_type_oids(x, message, &oids);
-	ok = ok && read_types(conn, x, &oids, f);
-	buf_release(&oids);
-	if (ok && arena_failed(x->a))
-		return fault(f, FAULT_INTERNAL, "no memory for the source's catalog");
-	return ok;
-}
-
-/* ---- deciding ---- */
-
 static void set_type(const struct facts *x, struct column *col)
 {
-	const struct source_type *t =
-		find(col->type_oid, x->types, x->type_count, sizeof(struct source_type));
+	const struct facts_type *t = facts_find_type(x, col->type_oid);
 
 	if (!t) {
 		/* Dropped since: its text is what we have. */
@@ -424,7 +58,7 @@ static void set_type(const struct facts *x, struct column *col)
 				  t->is_enum);
 }
 
-static bool is_key_column(const struct table *t, int16_t attnum)
+static bool is_key_column(const struct facts_table *t, int16_t attnum)
 {
 	const struct key_index *key = t->choice.index;
 
@@ -434,10 +68,10 @@ static bool is_key_column(const struct table *t, int16_t attnum)
 	return false;
 }
 
-static struct relation *new_relation(struct facts *x, const struct table *t, size_t column_count)
+static struct relation *new_relation(struct facts *x, const struct facts_table *t, size_t column_count)
 {
 	struct relation *rel = arena_alloc(x->a, sizeof(*rel));
-	struct column *columns = many(x, column_count, sizeof(*columns));
+	struct column *columns = facts_many(x, column_count, sizeof(*columns));
 
 	if (!rel || !columns)
 		return NULL;
@@ -460,7 +94,7 @@ static struct relation *new_relation(struct facts *x, const struct table *t, siz
 	return rel;
 }
 
-static void relation_of_catalog(struct facts *x, struct table *t)
+static void relation_of_catalog(struct facts *x, struct facts_table *t)
 {
 	size_t n = 0;
 
@@ -471,7 +105,7 @@ static void relation_of_catalog(struct facts *x, struct table *t)
 		return;
 	n = 0;
 	for (size_t i = 0; i < t->column_count; i++) {
-		const struct source_column *c = &t->columns[i];
+		const struct facts_column *c = &t->columns[i];
 		if (c->is_generated)
 			continue;
 		struct column *col = &rel->columns[n++];
@@ -485,7 +119,7 @@ static void relation_of_catalog(struct facts *x, struct table *t)
 }
 
 /* In the catalog, is the column of this name part of the table's key? */
-static bool is_key_name(const struct table *t, struct span name)
+static bool is_key_name(const struct facts_table *t, struct span name)
 {
 	for (size_t i = 0; i < t->column_count; i++)
 		if (span_eq(t->columns[i].name, name))
@@ -498,7 +132,7 @@ static bool is_key_name(const struct table *t, struct span name)
  * are the key. With FULL all are flagged, and the catalog's primary key is taken if the message has
  * all of its columns.
  */
-static void relation_of_message(struct facts *x, struct table *t,
+static void relation_of_message(struct facts *x, struct facts_table *t,
 				const struct pgoutput_relation *message)
 {
 	struct relation *rel = t->rel = new_relation(x, t, message->column_count);
@@ -544,7 +178,7 @@ static void route(struct relation *rel, struct span reason)
 }
 
 /* Key, merging and routing of a relation whose key columns are marked. */
-static void decide_routing(struct facts *x, struct table *t)
+static void decide_routing(struct facts *x, struct facts_table *t)
 {
 	struct relation *rel = t->rel;
 	const struct key_index *further = t->choice.further;
@@ -593,7 +227,7 @@ static bool same_key(const struct relation *a, const struct relation *b)
 static void follow_siblings(struct facts *x, struct relation *rel, uint32_t root_oid)
 {
 	for (size_t i = 0; i < x->table_count; i++) {
-		const struct table *t = &x->tables[i];
+		const struct facts_table *t = &x->tables[i];
 		if (!t->is_leaf || t->root_oid != root_oid || !t->rel || t->rel == rel)
 			continue;
 		if (!same_key(rel, t->rel)) {
@@ -606,9 +240,9 @@ static void follow_siblings(struct facts *x, struct relation *rel, uint32_t root
 	}
 }
 
-static void choose_key(struct facts *x, struct table *t, char identity)
+static void choose_key(struct facts *x, struct facts_table *t, char identity)
 {
-	const struct table *root = t->is_leaf ? find_root(x, t->root_oid) : NULL;
+	const struct facts_table *root = t->is_leaf ? facts_find_root(x, t->root_oid) : NULL;
 	struct key_facts facts = {
 		.identity = identity,
 		.indexes = t->indexes,
@@ -627,7 +261,7 @@ static void choose_key(struct facts *x, struct table *t, char identity)
 static void decide(struct facts *x, const struct pgoutput_relation *message)
 {
 	for (size_t i = 0; i < x->table_count; i++) {
-		struct table *t = &x->tables[i];
+		struct facts_table *t = &x->tables[i];
 		bool is_it = message && message->oid == t->oid;
 		choose_key(x, t, is_it ? message->identity : t->identity);
 		if (is_it)
@@ -657,7 +291,7 @@ static const char *quoted(struct facts *x, struct span schema, struct span table
 }
 
 /* Why the table cannot be replicated, with the statement to run; NULL: it can. */
-static const char *refuse(struct facts *x, const struct table *t)
+static const char *refuse(struct facts *x, const struct facts_table *t)
 {
 	const struct key_choice *c = &t->choice;
 	const char *name = quoted(x, t->schema, t->name);
@@ -685,9 +319,9 @@ static void select_tables(struct facts *x, const struct migration *m, struct cat
 {
 	size_t kept = 0;
 
-	ret->notes = many(x, x->table_count, sizeof(*ret->notes));
+	ret->notes = facts_many(x, x->table_count, sizeof(*ret->notes));
 	for (size_t i = 0; ret->notes && i < x->table_count; i++) {
-		struct table *t = &x->tables[i];
+		struct facts_table *t = &x->tables[i];
 		const char *what = t->kind == 'f' ? "foreign" : t->persistence == 'u' ? "unlogged" : NULL;
 		if (!place(m, t))
 			continue;
@@ -703,8 +337,8 @@ static void select_tables(struct facts *x, const struct migration *m, struct cat
 
 static void finish(struct facts *x, struct catalog *ret)
 {
-	ret->relations = many(x, x->table_count, sizeof(*ret->relations));
-	ret->refusals = many(x, x->table_count, sizeof(*ret->refusals));
+	ret->relations = facts_many(x, x->table_count, sizeof(*ret->relations));
+	ret->refusals = facts_many(x, x->table_count, sizeof(*ret->refusals));
 	for (size_t i = 0; ret->relations && ret->refusals && i < x->table_count; i++) {
 		const char *refusal = refuse(x, &x->tables[i]);
 		ret->relations[ret->relation_count++] = x->tables[i].rel;
@@ -728,10 +362,10 @@ bool catalog_read(PGconn *conn, const struct migration *m, struct arena *a, stru
 	*ret = (struct catalog) { 0 };
 	if (!in_snapshot(conn, f))
 		return fault_in(f, "source: reading the catalog");
-	bool ok = read_tables(conn, &x, 0, f);
+	bool ok = facts_read_tables(conn, &x, 0, f);
 	if (ok) {
 		select_tables(&x, m, ret);
-		ok = read_details(conn, &x, NULL, f);
+		ok = facts_read_details(conn, &x, NULL, f);
 	}
 	ok = pg_do(conn, ok ? f : NULL, "ROLLBACK") && ok;
 	if (!ok)
@@ -772,11 +406,11 @@ bool catalog_binary_ok(const struct catalog *c)
 static bool stand_in(struct facts *x, const struct pgoutput_relation *message,
 		     const struct relation *previous)
 {
-	struct table *t = many(x, 1, sizeof(*t));
+	struct facts_table *t = facts_many(x, 1, sizeof(*t));
 
 	if (!t)
 		return false;
-	*t = (struct table) {
+	*t = (struct facts_table) {
 		.oid = message->oid, .identity = message->identity, .can_select = true,
 		.schema = arena_dup(x->a, message->schema), .name = arena_dup(x->a, message->table),
 	};
@@ -796,16 +430,16 @@ static bool read_one(PGconn *conn, struct facts *x, const struct pgoutput_relati
 {
 	struct catalog unused = { 0 };
 
-	if (!read_tables(conn, x, message->oid, f))
+	if (!facts_read_tables(conn, x, message->oid, f))
 		return false;
 	/* Called differently by now and so not in scope any more: it is in the publication all the same. */
 	select_tables(x, m, &unused);
-	if (!find_table(x, message->oid) && !stand_in(x, message, previous))
+	if (!facts_find(x, message->oid) && !stand_in(x, message, previous))
 		return fault(f, FAULT_INTERNAL, "no memory for a relation");
-	return read_details(conn, x, message, f);
+	return facts_read_details(conn, x, message, f);
 }
 
-static bool accept_message(struct facts *x, const struct table *t, struct fault *f)
+static bool accept_message(struct facts *x, const struct facts_table *t, struct fault *f)
 {
 	const struct relation *rel = t->rel;
 	const char *name = quoted(x, rel->schema, rel->table);
@@ -837,7 +471,7 @@ bool catalog_relation(PGconn *conn, const struct pgoutput_relation *message,
 	if (!ok)
 		return fault_in(f, "source: reading the catalog of %.*s", SPAN_ARG(message->table));
 	decide(&x, message);
-	struct table *t = find_table(&x, message->oid);
+	struct facts_table *t = facts_find(&x, message->oid);
 	if (arena_failed(a) || !t || !t->rel)
 		return fault(f, FAULT_INTERNAL, "no memory for a relation");
 	t->rel->version = version;
