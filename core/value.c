@@ -6,11 +6,10 @@
  */
 #include "core/value.h"
 
-#include <math.h>
 
 #include "core/cursor.h"
 #include "core/numeric.h"
-#include "core/shortest.h"
+#include "core/scalar.h"
 #include "core/temporal.h"
 
 /* Type OIDs are frozen in PostgreSQL: src/include/catalog/pg_type.dat. */
@@ -20,7 +19,7 @@ enum {
 	OID_NUMERIC = 1700,
 };
 
-enum { UUID_TEXT = 36, UUID_BYTES = 16, JSONB_VERSION = 1, SEEN_MAX = 64 };
+enum { JSONB_VERSION = 1, SEEN_MAX = 64 };
 
 static const struct kind_row {
 	const char *name;
@@ -242,155 +241,23 @@ static bool set_decimal(numeric_unscaled v, struct arena *a, struct value *ret)
 	return true;
 }
 
-static bool parse_int(struct span text, int64_t *ret)
-{
-	bool is_negative = text.n > 0 && text.p[0] == '-';
-	int64_t v = 0;
-
-	if (text.n == (size_t)is_negative)
-		return false;
-	/* Below zero throughout: there is one number more on that side. */
-	for (size_t i = is_negative; i < text.n; i++) {
-		unsigned digit = (unsigned)(text.p[i] - '0');
-
-		if (digit > 9 || __builtin_mul_overflow(v, 10, &v) ||
-		    __builtin_sub_overflow(v, (int64_t)digit, &v))
-			return false;
-	}
-	if (!is_negative && v == INT64_MIN)
-		return false;
-	*ret = is_negative ? v : -v;
-	return true;
-}
-
-static size_t skip_digits(const char *p, size_t i)
-{
-	while (p[i] >= '0' && p[i] <= '9')
-		i++;
-	return i;
-}
-
-/* strtod takes more than PostgreSQL prints (blanks, hexadecimal, nan(...)): the grammar is ours. */
-static bool float_is_valid(const char *p)
-{
-	size_t i = p[0] == '-', start = i;
-
-	i = skip_digits(p, i);
-	if (i == start)
-		return false;
-	if (p[i] == '.') {
-		start = ++i;
-		i = skip_digits(p, i);
-		if (i == start)
-			return false;
-	}
-	if (p[i] == 'e') {
-		i++;
-		i += p[i] == '-' || p[i] == '+';
-		start = i;
-		i = skip_digits(p, i);
-		if (i == start)
-			return false;
-	}
-	return p[i] == 0;
-}
-
-/* The process never calls setlocale, so the decimal point of strtod is a point. */
-static bool parse_float(enum value_kind kind, struct span text, double *ret)
-{
-	char copy[SHORTEST_TEXT + 1] = "";
-	double d;
-
-	if (text.n == 0 || text.n > SHORTEST_TEXT)
-		return false;
-	if (span_eq_str(text, "NaN")) {
-		*ret = NAN;
-		return true;
-	}
-	if (span_eq_str(text, "Infinity") || span_eq_str(text, "-Infinity")) {
-		*ret = text.p[0] == '-' ? -INFINITY : INFINITY;
-		return true;
-	}
-	memcpy(copy, text.p, text.n);
-	if (!float_is_valid(copy))
-		return false;
-	d = kind == VALUE_FLOAT4 ? (double)strtof(copy, NULL) : strtod(copy, NULL);
-	if (isinf(d))
-		return false;
-	*ret = d;
-	return true;
-}
-
-static bool hex_decode(const char *p, size_t byte_count, char *out)
-{
-	for (size_t i = 0; i < byte_count; i++) {
-		int high = span_hex_digit(p[2 * i]), low = span_hex_digit(p[2 * i + 1]);
-
-		if (high < 0 || low < 0)
-			return false;
-		out[i] = (char)(high << 4 | low);
-	}
-	return true;
-}
-
-static char *hex_encode(struct span bytes, char *out)
-{
-	static const char digits[] = "0123456789abcdef";
-
-	for (size_t i = 0; i < bytes.n; i++) {
-		*out++ = digits[(uint8_t)bytes.p[i] >> 4];
-		*out++ = digits[(uint8_t)bytes.p[i] & 15];
-	}
-	return out;
-}
-
-/* Bytes of each of a UUID's five groups, with the hyphens between them. */
-static const unsigned char uuid_groups[] = { 4, 2, 2, 2, 6 };
-
-static bool uuid_parse(struct span text, char *out)
-{
-	const char *p = text.p;
-
-	if (text.n != UUID_TEXT)
-		return false;
-	for (size_t i = 0; i < sizeof(uuid_groups); i++) {
-		if (i > 0 && *p++ != '-')
-			return false;
-		if (!hex_decode(p, uuid_groups[i], out))
-			return false;
-		p += 2 * uuid_groups[i];
-		out += uuid_groups[i];
-	}
-	return true;
-}
-
-static void uuid_print(const char *bytes, char *out)
-{
-	for (size_t i = 0; i < sizeof(uuid_groups); i++) {
-		if (i > 0)
-			*out++ = '-';
-		out = hex_encode(span(bytes, uuid_groups[i]), out);
-		bytes += uuid_groups[i];
-	}
-}
-
 static bool set_uuid(const char *bytes, struct arena *a, struct value *ret)
 {
-	char *p = arena_alloc(a, UUID_TEXT);
+	char *p = arena_alloc(a, SCALAR_UUID_TEXT);
 
 	if (!p)
 		return false;
-	uuid_print(bytes, p);
-	set_bytes(ret, span(p, UUID_TEXT));
+	scalar_uuid_print(bytes, p);
+	set_bytes(ret, span(p, SCALAR_UUID_TEXT));
 	return true;
 }
 
 static bool uuid_from_text(const struct value_type *t, struct span text, struct arena *a,
 			   struct value *ret, struct fault *f)
 {
-	char bytes[UUID_BYTES];
+	char bytes[SCALAR_UUID_BYTES];
 
-	if (!uuid_parse(text, bytes))
+	if (!scalar_uuid_parse(text, bytes))
 		return refuse_text(t, text, f);
 	return set_uuid(bytes, a, ret) || out_of_memory(t, f);
 }
@@ -412,7 +279,7 @@ static bool bytea_from_text(const struct value_type *t, struct span text, struct
 	p = arena_alloc(a, n);
 	if (!p)
 		return out_of_memory(t, f);
-	if (!hex_decode(text.p + 2, n, p))
+	if (!scalar_hex_decode(text.p + 2, n, p))
 		return refuse_text(t, text, f);
 	set_bytes(ret, span(p, n));
 	return true;
@@ -446,13 +313,13 @@ static bool value_from_text(const struct value_type *t, struct span text, struct
 	case VALUE_INT2:
 	case VALUE_INT4:
 	case VALUE_INT8:
-		if (!parse_int(text, &i) || !int_is_valid(t->kind, i))
+		if (!scalar_int_parse(text, &i) || !int_is_valid(t->kind, i))
 			return refuse_text(t, text, f);
 		set_i(ret, i);
 		return true;
 	case VALUE_FLOAT4:
 	case VALUE_FLOAT8:
-		if (!parse_float(t->kind, text, &d))
+		if (!scalar_float_parse(text, t->kind == VALUE_FLOAT4, &d))
 			return refuse_text(t, text, f);
 		set_d(ret, d);
 		return true;
@@ -570,7 +437,7 @@ static size_t binary_length(enum value_kind kind)
 	static const uint8_t bytes[VALUE_KINDS] = {
 		[VALUE_BOOL] = 1,          [VALUE_INT2] = 2,        [VALUE_INT4] = 4,
 		[VALUE_INT8] = 8,          [VALUE_FLOAT4] = 4,      [VALUE_FLOAT8] = 8,
-		[VALUE_UUID] = UUID_BYTES, [VALUE_DATE] = 4,        [VALUE_TIME] = 8,
+		[VALUE_UUID] = SCALAR_UUID_BYTES, [VALUE_DATE] = 4,        [VALUE_TIME] = 8,
 		[VALUE_TIMESTAMP] = 8,     [VALUE_TIMESTAMPTZ] = 8,
 	};
 
@@ -699,11 +566,11 @@ static void add_float(enum value_kind kind, double d, struct buf *out)
 
 static bool add_uuid(const struct value_type *t, struct span text, struct buf *out, struct fault *f)
 {
-	char bytes[UUID_BYTES];
+	char bytes[SCALAR_UUID_BYTES];
 
-	if (!uuid_parse(text, bytes))
+	if (!scalar_uuid_parse(text, bytes))
 		return refuse_text(t, text, f);
-	add_bytes(span(bytes, UUID_BYTES), out);
+	add_bytes(span(bytes, SCALAR_UUID_BYTES), out);
 	return true;
 }
 
@@ -788,7 +655,7 @@ static bool add_bytea_text(const struct value_type *t, struct span text, struct 
 	buf_be32(out, (uint32_t)n);
 	if (!buf_reserve(out, n))
 		return true;
-	if (!hex_decode(text.p + 2, n, out->p + out->n))
+	if (!scalar_hex_decode(text.p + 2, n, out->p + out->n))
 		return refuse_text(t, text, f);
 	out->n += n;
 	return true;
@@ -854,33 +721,12 @@ bool value_add_binary(const struct value_type *t, const struct value *v, struct 
 	return refuse_state(t, v, "a parameter", f);
 }
 
-static void print_int(int64_t i, struct buf *out)
-{
-	char text[24], *end = text + sizeof(text), *p = end;
-	uint64_t rest = i < 0 ? -(uint64_t)i : (uint64_t)i;
-
-	do
-		*--p = (char)('0' + rest % 10);
-	while ((rest /= 10) > 0);
-	if (i < 0)
-		*--p = '-';
-	buf_add(out, p, (size_t)(end - p));
-}
-
-static void print_float(enum value_kind kind, double d, struct buf *out)
-{
-	char text[SHORTEST_TEXT];
-	size_t n = kind == VALUE_FLOAT4 ? shortest_float((float)d, text) : shortest_double(d, text);
-
-	buf_add(out, text, n);
-}
-
 static void print_bytea(struct span bytes, struct buf *out)
 {
 	if (!buf_reserve(out, 2 + 2 * bytes.n))
 		return;
 	buf_str(out, "\\x");
-	hex_encode(bytes, out->p + out->n);
+	scalar_hex_encode(bytes, out->p + out->n);
 	out->n += 2 * bytes.n;
 }
 
@@ -917,11 +763,11 @@ static bool print_native(const struct value_type *t, const struct value *v, stru
 	case VALUE_INT2:
 	case VALUE_INT4:
 	case VALUE_INT8:
-		print_int(v->i, out);
+		scalar_int_print(v->i, out);
 		return true;
 	case VALUE_FLOAT4:
 	case VALUE_FLOAT8:
-		print_float(t->kind, v->d, out);
+		scalar_float_print(v->d, t->kind == VALUE_FLOAT4, out);
 		return true;
 	case VALUE_BYTEA:
 		print_bytea(v->bytes, out);
