@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * lane_state - the inside of a lane, shared by the files that make its turn: lane.c (thread, ops,
- * connection, failures), collect.c, batch.c, copied.c (batches), exclusive.c (what runs alone),
- * finish.c (tables become live). Nobody else includes it.
+ * connection), collect.c, batch.c, copied.c (batches), exclusive.c (what runs alone), finish.c (tables
+ * become live); lane_state.c has what all of them need. Nobody else includes it.
  *
  * Invariants between turns: 1. no transaction is open on the connection; 2. for each partition but
  * UNTAKEN ones, `have` is its row in the target and `next` equals `have`, unless it is about to wait.
@@ -96,7 +96,7 @@ struct lane {
 	bool is_finish_owed;        /* tables are live, and it is not sure that all is built */
 };
 
-/* lane.c */
+/* lane_state.c */
 /* The connection in plain mode, for statements of our own. */
 bool lane_plain(struct lane *l, struct fault *f);
 /*
