@@ -48,7 +48,7 @@ delete from bench where id = :new::bigint - 1000;
 commit;
 """
 W3 = """do $$ begin for i in 1..{count} loop
-insert into bench select nextval('bench_new'), {values};
+insert into bench select nextval('bench_new'), {values} from (select {offset} + i as i) x;
 commit;
 end loop; end $$"""
 VALUES = ROW.split(", ", 1)[1]
@@ -83,7 +83,8 @@ class Workload:
     def make_single(self, db):
         """Four sessions side by side; a client would take minutes for so many transactions."""
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda _: db.execute(W3.format(values=VALUES, count=self.transactions // 4)), range(4)))
+            list(pool.map(lambda session: db.execute(W3.format(values=VALUES, count=self.transactions // 4,
+                                                               offset=session * self.transactions)), range(4)))
 
 
 CHOSEN = []
@@ -294,14 +295,17 @@ def warm_up(kafka, records=3_000_000):
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "warm_up", "enable.auto.commit": False})
     consumer.assign([TopicPartition("warm_up", i, 0) for i in range(12)])
     sent = seen = 0
+    deadline = time.monotonic() + 120
     while seen < records:
+        assert time.monotonic() < deadline, f"the broker took {sent} records in 120 s and gave {seen}"
         for _ in range(1000 if sent < records else 0):
             producer.produce("warm_up", value=b"%0150d" % sent, partition=sent % 12)
             sent += 1
         producer.poll(0)
         while seen < sent - 5000 or (sent == records and seen < sent):
             producer.poll(0)
-            seen += len(consumer.consume(5000, 0.05))
+            seen += sum(not m.error() for m in consumer.consume(5000, 0.05))
+            assert time.monotonic() < deadline, f"the broker took {sent} records in 120 s and gave {seen}"
     consumer.close()
     kafka.delete_topics("warm_up")
 

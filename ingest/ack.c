@@ -58,6 +58,13 @@ uint64_t ack_sent(struct ack *a, int partition)
 	return ++a->partitions[partition].sent;
 }
 
+void ack_unsent(struct ack *a, int partition)
+{
+	assert(a->partitions[partition].sent > a->partitions[partition].delivered);
+	a->sent--;
+	a->partitions[partition].sent--;
+}
+
 static void advance(struct ack *a)
 {
 	while (a->count > 0) {

@@ -26,6 +26,8 @@ void ack_free(struct ack *a);
 
 /* The number of the message that is sent to this partition now. */
 uint64_t ack_sent(struct ack *a, int partition);
+/* The newest message of this partition was not sent after all. */
+void ack_unsent(struct ack *a, int partition);
 bool ack_delivered(struct ack *a, int partition, uint64_t number, struct fault *f);
 
 /* False when barrier_max are outstanding: do not send one now. */

@@ -12,19 +12,13 @@ enum { HOLD_MAX_BYTES = HOLD_BYTES + 2 * HOLD_RECORD_BYTES };
 
 void hold_init(struct hold *h)
 {
-	*h = (struct hold) { .count = 0 };
+	h->at = 0;
 	buf_init(&h->bytes, HOLD_MAX_BYTES);
 }
 
 void hold_release(struct hold *h)
 {
 	buf_release(&h->bytes);
-}
-
-void hold_reset(struct hold *h)
-{
-	buf_reset(&h->bytes);
-	h->count = 0;
 }
 
 bool hold_add(struct hold *h, const struct held *r)
@@ -43,24 +37,40 @@ bool hold_add(struct hold *h, const struct held *r)
 		h->bytes.failed = false;
 		return false;
 	}
-	h->count++;
 	return true;
 }
 
-bool hold_next(const struct hold *h, size_t *at, struct held *ret)
+static struct hold_head head_at(const struct hold *h)
 {
-	const char *p = h->bytes.p + *at;
 	struct hold_head head;
 
-	if (*at == h->bytes.n)
+	memcpy(&head, h->bytes.p + h->at, sizeof(head));
+	return head;
+}
+
+bool hold_front(const struct hold *h, struct held *ret)
+{
+	const char *p = h->bytes.p + h->at + sizeof(struct hold_head);
+	struct hold_head head;
+
+	if (h->at == h->bytes.n)
 		return false;
-	memcpy(&head, p, sizeof(head));
-	p += sizeof(head);
+	head = head_at(h);
 	ret->number = head.number;
 	ret->key = head.has_key ? span(p, head.key_bytes) : (struct span) { 0 };
 	ret->record = span(p + head.key_bytes, head.record_bytes);
-	*at += sizeof(head) + head.key_bytes + head.record_bytes;
 	return true;
+}
+
+void hold_shift(struct hold *h)
+{
+	struct hold_head head = head_at(h);
+
+	h->at += sizeof(head) + head.key_bytes + head.record_bytes;
+	if (h->at < h->bytes.n)
+		return;
+	buf_reset(&h->bytes);
+	h->at = 0;
 }
 
 uint32_t hold_next_us(uint32_t hold_us, size_t records, int partition_count)

@@ -24,7 +24,7 @@ enum {
 
 struct hold {
 	struct buf bytes;
-	size_t count;
+	size_t at; /* of the record in front */
 };
 
 struct held {
@@ -36,9 +36,9 @@ void hold_init(struct hold *h);
 void hold_release(struct hold *h);
 /* Copies it. False: no memory, and nothing was added. */
 bool hold_add(struct hold *h, const struct held *r);
-/* The record at *at (0 at first), which moves on to the next one; false behind the last. */
-bool hold_next(const struct hold *h, size_t *at, struct held *ret);
-void hold_reset(struct hold *h);
+/* The record in front, if there is one. It stays until hold_shift. */
+bool hold_front(const struct hold *h, struct held *ret);
+void hold_shift(struct hold *h);
 
 /* How long records may be held from now on, when hold_us has brought `records` together. */
 uint32_t hold_next_us(uint32_t hold_us, size_t records, int partition_count);

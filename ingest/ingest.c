@@ -222,24 +222,11 @@ static enum outcome stream_on(struct life *l, struct ingest_status *status, stru
 /* What was published is acknowledged and the source knows, if that does not take too long. */
 static bool drain(struct life *l, struct fault *f)
 {
-	int64_t deadline_us = clock_us() + DRAIN_US;
-
-	l->is_draining = true;
-	if (!stream_barrier(l->stream, clock_us(), true, f) ||
-	    !publish_step(l->publish, clock_us(), true, f))
+	l->drain_until_us = clock_us() + DRAIN_US;
+	if (!stream_barrier(l->stream, clock_us(), true, f) || !publish_drain(l->publish, f) ||
+	    !life_feedback(l, clock_us(), true, f))
 		return false;
-	while (publish_outstanding(l->publish) > 0) {
-		if (clock_us() > deadline_us)
-			return fault(f, FAULT_ENVIRONMENT,
-				     "stopped with %llu records not acknowledged by Kafka; the "
-				     "next start publishes them again",
-				     (unsigned long long)publish_outstanding(l->publish));
-		if (!life_serve(l, 50, f))
-			return false;
-	}
-	if (!life_feedback(l, clock_us(), true, f))
-		return false;
-	while (source_wants_write(l->source) && clock_us() < deadline_us) {
+	while (source_wants_write(l->source) && clock_us() < l->drain_until_us) {
 		struct pollfd fd = { .fd = source_fd(l->source), .events = POLLOUT };
 
 		if (poll(&fd, 1, 50) > 0 && !source_flush(l->source, f))

@@ -59,12 +59,17 @@ bool life_serve(struct life *l, int timeout_ms, struct fault *f)
 {
 	struct pollfd fds[3] = {
 		{ .fd = l->event_fd, .events = POLLIN },
-		{ .fd = l->is_draining ? -1 : l->options->stop_fd, .events = POLLIN },
+		{ .fd = l->drain_until_us ? -1 : l->options->stop_fd, .events = POLLIN },
 		{ .fd = -1, .events = POLLOUT },
 	};
 
-	if (!l->is_draining && life_is_stopped(l))
+	if (!l->drain_until_us && life_is_stopped(l))
 		return fault(f, FAULT_ENVIRONMENT, "told to stop");
+	if (l->drain_until_us && clock_us() > l->drain_until_us)
+		return fault(f, FAULT_ENVIRONMENT,
+			     "stopped with %llu records not acknowledged by Kafka; the next start "
+			     "publishes them again",
+			     (unsigned long long)publish_outstanding(l->publish));
 	if (l->is_streaming && source_wants_write(l->source))
 		fds[2].fd = source_fd(l->source);
 	if (poll(fds, 3, timeout_ms) > 0 && fds[0].revents)

@@ -49,7 +49,8 @@ struct life {
 	int64_t feedback_us, feedback_every_us;
 	uint64_t source_end; /* the source's WAL end as it last said */
 	bool is_streaming;   /* START_REPLICATION has succeeded */
-	bool is_draining;    /* the stop flag has been seen: go on waiting for acknowledgements */
+	/* The stop flag has been seen: acknowledgements are waited for until then (clock_us). 0: no. */
+	int64_t drain_until_us;
 };
 
 /* m, options, kafka, control, framing are set. On failure life_close is still to be called. */

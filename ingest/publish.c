@@ -183,16 +183,16 @@ static bool produce(struct publish *p, rd_kafka_topic_t *topic, int partition, s
 	return true;
 }
 
+/* Cut off in the middle, it goes on from there the next time. */
 static bool hand_over_one(struct publish *p, int partition, struct fault *f)
 {
 	struct hold *h = &p->holds[partition];
 	struct held r;
 
-	for (size_t at = 0; hold_next(h, &at, &r);)
+	for (; hold_front(h, &r); hold_shift(h))
 		if (!produce(p, p->changes, partition, r.key, r.record,
 			     (void *)(uintptr_t)r.number, f))
 			return false;
-	hold_reset(h);
 	return true;
 }
 
@@ -224,26 +224,35 @@ bool publish_drain(struct publish *p, struct fault *f)
 	return true;
 }
 
-/* What is in p->record is this partition's next message of <m>.changes. */
+static bool hold(struct publish *p, int partition, const struct held *r, struct fault *f)
+{
+	if (!hold_add(&p->holds[partition], r))
+		return fault(f, FAULT_INTERNAL, "out of memory");
+	if (p->held++ == 0)
+		p->held_us = clock_us();
+	return true;
+}
+
+/*
+ * What is in p->record is this partition's next message of <m>.changes. It gets its number when nothing
+ * before it can fail any more: one that was not sent must leave no trace, or a barrier could pass it.
+ */
 static bool send_change(struct publish *p, int partition, struct span key, struct fault *f)
 {
-	const struct held r = { key, buf_span(&p->record), ack_sent(p->ack, partition) };
-	struct hold *h = &p->holds[partition];
+	bool is_large = key.n + p->record.n > HOLD_RECORD_BYTES;
+	struct held r = { .key = key, .record = buf_span(&p->record) };
 
+	if ((is_large || p->holds[partition].bytes.n >= HOLD_BYTES) && !hand_over_one(p, partition, f))
+		return false;
+	r.number = ack_sent(p->ack, partition);
+	if (is_large ? !produce(p, p->changes, partition, key, r.record,
+				(void *)(uintptr_t)r.number, f)
+		     : !hold(p, partition, &r, f)) {
+		ack_unsent(p->ack, partition);
+		return false;
+	}
 	p->totals.records++;
 	p->totals.bytes += p->record.n;
-	if (key.n + p->record.n > HOLD_RECORD_BYTES) {
-		if (!hand_over_one(p, partition, f) ||
-		    !produce(p, p->changes, partition, key, r.record, (void *)(uintptr_t)r.number, f))
-			return false;
-	} else {
-		if (p->held++ == 0)
-			p->held_us = clock_us();
-		if (!hold_add(h, &r))
-			return fault(f, FAULT_INTERNAL, "out of memory");
-		if (h->bytes.n >= HOLD_BYTES && !hand_over_one(p, partition, f))
-			return false;
-	}
 	return !failpoint("publish.after_produce") ||
 	       fault(f, FAULT_ENVIRONMENT, "failpoint publish.after_produce");
 }

@@ -40,7 +40,11 @@ struct answer {
 struct apply {
 	PGconn *conn;
 	struct statement_cache *cache;
-	const char *first_sqls[FIRST_SQLS]; /* prepared as first_0, first_1, ... */
+	struct {
+		const char *sql;
+		char name[24];
+	} firsts[FIRST_SQLS]; /* prepared first statements */
+	unsigned long long first_names;
 	const struct plan *plan; /* in flight */
 	const struct apply_statement *first;
 	struct answer *answers;
@@ -106,7 +110,7 @@ void apply_free(struct apply *a)
 static void forget_prepared(struct apply *a)
 {
 	statement_cache_reset(a->cache);
-	memset(a->first_sqls, 0, sizeof(a->first_sqls));
+	memset(a->firsts, 0, sizeof(a->firsts));
 }
 
 bool apply_start(struct apply *a, PGconn *conn, struct fault *f)
@@ -175,12 +179,12 @@ static bool send_sql(struct apply *a, const char *sql, struct answer answer, str
 	return owe(a, answer, f);
 }
 
-/* Its place in first_sqls, or a free one. */
+/* Its place in firsts, or a free one. */
 static int find_first(const struct apply *a, const char *sql)
 {
 	int i = 0;
 
-	while (i < FIRST_SQLS - 1 && a->first_sqls[i] && a->first_sqls[i] != sql)
+	while (i < FIRST_SQLS - 1 && a->firsts[i].sql && a->firsts[i].sql != sql)
 		i++;
 	return i;
 }
@@ -190,16 +194,17 @@ static bool send_first_one(struct apply *a, size_t index, struct fault *f)
 	const struct apply_statement *s = &a->first[index];
 	const struct answer answer = { ANSWER_FIRST, .index = index };
 	int place = find_first(a, s->sql);
-	char name[16];
+	char *name = a->firsts[place].name;
 
-	snprintf(name, sizeof(name), "first_%d", place);
-	assert(!a->first_sqls[place] || a->first_sqls[place] == s->sql);
-	if (!a->first_sqls[place]) {
+	assert(!a->firsts[place].sql || a->firsts[place].sql == s->sql);
+	if (!a->firsts[place].sql) {
+		/* Never a name again that may still be there after a failure. */
+		snprintf(name, sizeof(a->firsts[place].name), "first_%llu", a->first_names++);
 		if (!PQsendPrepare(a->conn, name, s->sql, 0, NULL))
 			return pg_fault(a->conn, NULL, f);
 		if (!owe(a, answer, f))
 			return false;
-		a->first_sqls[place] = s->sql;
+		a->firsts[place].sql = s->sql;
 	}
 	if (!PQsendQueryPrepared(a->conn, name, s->param_count, s->params, NULL, NULL, 0))
 		return pg_fault(a->conn, NULL, f);
@@ -633,7 +638,7 @@ static bool copy_all(struct apply *a, const struct copyin_rows *tables, size_t t
 {
 	if (!pg_do(a->conn, f, "BEGIN"))
 		return false;
-	if (failpoint("apply.before_first"))
+	if (table_count > 0 && failpoint("apply.before_first"))
 		return fault(f, FAULT_ENVIRONMENT, "failpoint apply.before_first");
 	for (size_t i = 0; i < first_count; i++) {
 		PGresult *r = pg_query_params(a->conn, f, first[i].sql, first[i].param_count,
@@ -648,7 +653,7 @@ static bool copy_all(struct apply *a, const struct copyin_rows *tables, size_t t
 		if (!copyin_table(a->conn, &a->copyin, &tables[i], f))
 			return false;
 	}
-	if (failpoint("apply.before_commit"))
+	if (table_count > 0 && failpoint("apply.before_commit"))
 		return fault(f, FAULT_ENVIRONMENT, "failpoint apply.before_commit");
 	return pg_do(a->conn, f, "COMMIT");
 }

@@ -76,8 +76,8 @@ void batch_committed(struct lane *l)
 			consume_hint(p->consume, p->topic, p->partition, p->have.next_offset);
 		}
 	}
-	if (l->caution != CAUTION_NONE && --l->caution_left <= 0)
-		l->caution = CAUTION_NONE;
+	if (l->caution[l->batch.topic] != CAUTION_NONE && --l->caution_left[l->batch.topic] == 0)
+		l->caution[l->batch.topic] = CAUTION_NONE;
 	lane_recovered(l);
 }
 
@@ -124,31 +124,32 @@ void batch_poison(struct lane *l, size_t i, const struct fault *f)
 	lane_report(l, p, r->msg, &r->head, r->table ? codec_relation(r->table->codec) : NULL, f,
 		    p->poison_why, sizeof(p->poison_why));
 	p->poison_offset = r->msg->offset;
+	l->caution[l->batch.topic] = CAUTION_NONE;
 	for (size_t k = 0; k < l->part_count; k++)
 		if (l->parts[k]->is_in_batch)
 			part_rewind(l->parts[k], 0);
 }
 
-static enum lane_caution caution_last(const struct batch *b)
-{
-	return b->count > 0 && b->records[0].part->topic == CONSUME_SNAPSHOT ? CAUTION_ROW
-									       : CAUTION_TRANSACTION;
-}
-
 /* The transaction was refused as a whole. Smaller ones will show whose fault it is. */
 void batch_refused(struct lane *l, const struct fault *f)
 {
-	bool is_smallest = l->caution >= caution_last(&l->batch) ||
-			   (l->caution >= CAUTION_PARTITION && l->batch.count <= 1);
+	enum lane_caution last = l->batch.topic == CONSUME_SNAPSHOT ? CAUTION_ROW
+								     : CAUTION_TRANSACTION;
+	enum lane_caution *caution = &l->caution[l->batch.topic];
+	bool is_smallest = *caution == last ||
+			   (*caution >= CAUTION_PARTITION && l->batch.count <= 1);
 
 	if (is_smallest && l->batch.count > 0) {
 		batch_poison(l, 0, f);
 		return;
 	}
 	if (!is_smallest)
-		l->caution++;
-	/* One by one, all rows of the batch that was refused come by again. */
-	l->caution_left = l->caution == CAUTION_ROW ? LANE_BATCH_RECORDS : CAUTION_BATCHES;
+		(*caution)++;
+	/* One by one, all rows of the batch that was refused come by again, and those of other
+	 * partitions between them. */
+	l->caution_left[l->batch.topic] = *caution == CAUTION_ROW
+						  ? LANE_BATCH_RECORDS * l->part_count
+						  : CAUTION_BATCHES;
 	log_warn("a batch of %zu records was refused (%s): going on in smaller ones", l->batch.count,
 		 f->text);
 	for (size_t k = 0; k < l->part_count; k++)

@@ -329,7 +329,7 @@ static enum step batch_step(struct lane *l, struct part *p, rd_kafka_message_t *
 		part_set(p, PART_STOPPED, p->poison_why);
 		return STEP_CUT;
 	}
-	if (l->caution >= CAUTION_TRANSACTION && l->batch.count > 0 &&
+	if (l->caution[p->topic] >= CAUTION_TRANSACTION && l->batch.count > 0 &&
 	    l->batch.records[0].head.position.commit.v != ev.head.position.commit.v) {
 		p->is_cut = true;
 		return STEP_CUT;
@@ -342,7 +342,7 @@ static bool batch_is_full(const struct lane *l)
 {
 	const struct batch *b = &l->batch;
 
-	return b->count == (l->caution == CAUTION_ROW ? 1 : LANE_BATCH_RECORDS) || b->bytes >= LANE_BATCH_BYTES ||
+	return b->count == (l->caution[b->topic] == CAUTION_ROW ? 1 : LANE_BATCH_RECORDS) || b->bytes >= LANE_BATCH_BYTES ||
 	       b->cells >= LANE_BATCH_CELLS;
 }
 
@@ -448,6 +448,7 @@ bool batch_collect(struct lane *l, enum consume_topic topic)
 	l->batch.gather_us = l->batch.gathered[topic] >= LANE_BUSY_RECORDS ? LANE_GATHER_BUSY_US
 								  : LANE_GATHER_US;
 	batch_reset(&l->batch);
+	l->batch.topic = topic;
 	for (size_t i = 0; i < l->part_count; i++)
 		l->parts[i]->is_cut = false;
 	do {
@@ -455,13 +456,13 @@ bool batch_collect(struct lane *l, enum consume_topic topic)
 
 		round = 0;
 		for (size_t i = 0; i < l->part_count && l->conn; i++) {
-			struct part *p = l->parts[(l->first_part + i) % l->part_count];
+			struct part *p = l->parts[(l->first_part[topic] + i) % l->part_count];
 			size_t n;
 
 			if (!part_is_in_turn(p, topic, now, only))
 				continue;
 			n = batch_collect_part(l, p);
-			if (n > 0 && l->caution != CAUTION_NONE)
+			if (n > 0 && l->caution[topic] != CAUTION_NONE)
 				only = p;
 			round += n;
 		}
@@ -471,7 +472,7 @@ bool batch_collect(struct lane *l, enum consume_topic topic)
 	} while (total > 0 && l->conn && !batch_is_full(l) &&
 		 (round > 0 ? clock_us() - l->batch.first_us < l->batch.gather_us : batch_gather_wait(l)));
 	l->batch.gathered[topic] = l->batch.count;
-	l->first_part++;
+	l->first_part[topic]++;
 	for (size_t i = 0; i < l->part_count; i++) {
 		struct part *p = l->parts[i];
 

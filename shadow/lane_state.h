@@ -39,6 +39,7 @@ struct batch_record {
 struct batch {
 	struct arena arena;
 	struct batch_record *records; /* LANE_BATCH_RECORDS */
+	enum consume_topic topic;
 	size_t count, bytes, cells;
 	int64_t first_us, gather_us;
 	size_t gathered[CONSUME_TOPICS]; /* records of the last batch */
@@ -78,15 +79,16 @@ struct lane {
 	int backoff_ms;
 	int64_t retry_us;           /* connection: not before */
 	struct part **parts;
-	size_t part_count, part_cap, first_part; /* who is asked first moves on: fairness */
+	size_t part_count, part_cap;
+	size_t first_part[CONSUME_TOPICS]; /* who is asked first moves on: fairness */
 	struct lane_table *tables[LANE_TABLE_BUCKETS];
 	struct arena table_arena;
 	struct copies copies;
 	int64_t copies_us;          /* next look at the rows */
 	int64_t wake_us;            /* last time a fetcher was woken */
 	struct batch batch;
-	enum lane_caution caution;
-	int caution_left;           /* batches until it is over */
+	enum lane_caution caution[CONSUME_TOPICS];
+	size_t caution_left[CONSUME_TOPICS]; /* batches until it is over */
 
 	/* finish.c */
 	pthread_t finish_thread;

@@ -306,3 +306,28 @@ def test_stop_while_an_application_holds_a_table(migration):
     m.start()
     wait_live(m)
     assert_follows(m)
+
+
+def test_stop_while_kafka_takes_nothing(migration, new_kafka):
+    """In the middle of a transaction, with the producer's queue full: the process ends all the same, and says so."""
+    kafka = new_kafka()
+    m = migration(kafka_server=kafka)
+    m.source.execute(TABLE)
+    ingest = m.start(role="ingest")
+    ingest.wait_log("copy round ends", 60)
+    kafka.process.sigstop()
+    m.source.execute("insert into t select i, 'v' from generate_series(100, 400000) i")
+    used = []
+
+    def stands_still():
+        used.append(ingest.cpu_seconds())
+        return len(used) > 8 and used[-1] > used[0] + 0.5 and used[-1] - used[-8] < 0.2
+
+    wait_until(stands_still, 90, lambda: f"ingest to stand still\n{ingest.tail()}", interval=0.25)
+    ingest.signal(15)
+    assert ingest.wait(30) == 0, ingest.tail()
+    assert_says(ingest.log(), "not acknowledged by Kafka", "publishes them again")
+    kafka.process.sigcont()
+    m.start()
+    wait_live(m)
+    assert_follows(m)

@@ -138,6 +138,19 @@ static void a_report_out_of_order_ends_the_generation(void **state)
 	assert_false(ack_delivered(*state, PARTITIONS, 1, NULL));
 }
 
+static void a_message_that_was_not_sent_is_not_waited_for(void **state)
+{
+	struct ack *a = *state;
+
+	assert_int_equal(ack_sent(a, 1), 1);
+	ack_unsent(a, 1);
+	assert_int_equal(ack_sent(a, 1), 1);
+	assert_int_equal(ack_outstanding(a), 1);
+	ack_barrier(a, (struct boundary) { 60 });
+	deliver(a, 1, 1, 1);
+	assert_confirmed(a, 60);
+}
+
 static void a_full_ring_has_no_room_until_the_oldest_is_confirmed(void **state)
 {
 	struct ack *a = *state;
@@ -225,6 +238,7 @@ int main(void)
 		TEST(one_report_can_confirm_several),
 		TEST(a_change_after_the_barrier_does_not_hold_it_back),
 		TEST(a_report_out_of_order_ends_the_generation),
+		TEST(a_message_that_was_not_sent_is_not_waited_for),
 		TEST(a_full_ring_has_no_room_until_the_oldest_is_confirmed),
 		TEST(a_mark_is_reached_when_all_before_it_is_delivered),
 		TEST(it_agrees_with_the_definition),

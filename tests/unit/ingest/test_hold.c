@@ -24,53 +24,70 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static void assert_next(const struct hold *h, size_t *at, uint64_t number, const char *key,
-			const char *record)
+static void assert_front(struct hold *h, uint64_t number, const char *key, const char *record)
 {
 	struct held r;
 
-	assert_true(hold_next(h, at, &r));
+	assert_true(hold_front(h, &r));
 	assert_int_equal(r.number, number);
 	assert_true(key ? span_eq(r.key, span_str(key)) : !r.key.p);
 	assert_true(span_eq(r.record, span_str(record)));
+	hold_shift(h);
+}
+
+static void assert_empty(const struct hold *h)
+{
+	struct held r;
+
+	assert_false(hold_front(h, &r));
+	assert_int_equal(h->bytes.n, 0);
 }
 
 static void records_come_out_as_they_went_in(void **state)
 {
 	struct hold *h = *state;
-	size_t at = 0;
-	struct held r;
 
+	assert_empty(h);
 	assert_true(hold_add(h, &(struct held) { span_str("k"), span_str("first"), 1 }));
 	assert_true(hold_add(h, &(struct held) { { 0 }, span_str("no key"), 2 }));
 	assert_true(hold_add(h, &(struct held) { span_str(""), span_str(""), UINT64_MAX }));
-	assert_int_equal(h->count, 3);
-	assert_next(h, &at, 1, "k", "first");
-	assert_next(h, &at, 2, NULL, "no key");
-	assert_next(h, &at, UINT64_MAX, "", "");
-	assert_false(hold_next(h, &at, &r));
-	hold_reset(h);
-	at = 0;
-	assert_false(hold_next(h, &at, &r));
-	assert_int_equal(h->count, 0);
+	assert_front(h, 1, "k", "first");
+	assert_front(h, 2, NULL, "no key");
+	assert_front(h, UINT64_MAX, "", "");
+	assert_empty(h);
 }
 
-/* What the caller does: hands over at HOLD_BYTES, and never holds a record above HOLD_RECORD_BYTES.
- */
+/* Handing over was cut off, and goes on later. */
+static void what_was_taken_does_not_come_again(void **state)
+{
+	struct hold *h = *state;
+
+	assert_true(hold_add(h, &(struct held) { { 0 }, span_str("a"), 1 }));
+	assert_true(hold_add(h, &(struct held) { { 0 }, span_str("b"), 2 }));
+	assert_front(h, 1, NULL, "a");
+	assert_true(hold_add(h, &(struct held) { { 0 }, span_str("c"), 3 }));
+	assert_front(h, 2, NULL, "b");
+	assert_front(h, 3, NULL, "c");
+	assert_empty(h);
+}
+
+/* What the caller does: hands over at HOLD_BYTES, and never holds a record above HOLD_RECORD_BYTES. */
 static void the_largest_record_fits_below_the_mark(void **state)
 {
 	static char large[HOLD_RECORD_BYTES];
 	struct hold *h = *state;
-	size_t at = 0, n = 0;
 	struct held r = { .record = span(large, 1000) };
+	size_t added = 1;
 
-	while (h->bytes.n + 1100 < HOLD_BYTES)
+	while (h->bytes.n + 1100 < HOLD_BYTES) {
 		assert_true(hold_add(h, &r));
+		added++;
+	}
 	r.record.n = sizeof(large);
 	assert_true(hold_add(h, &r));
-	while (hold_next(h, &at, &r))
-		n++;
-	assert_int_equal(n, h->count);
+	for (; hold_front(h, &r); hold_shift(h))
+		added--;
+	assert_int_equal(added, 0);
 	assert_int_equal(r.record.n, sizeof(large));
 }
 
@@ -78,15 +95,13 @@ static void what_does_not_fit_leaves_no_trace(void **state)
 {
 	static char much[4 * HOLD_BYTES];
 	struct hold *h = *state;
-	size_t at = 0;
-	struct held r;
 
 	assert_true(hold_add(h, &(struct held) { { 0 }, span_str("a"), 1 }));
 	assert_false(hold_add(h, &(struct held) { { 0 }, span(much, sizeof(much)), 2 }));
 	assert_true(hold_add(h, &(struct held) { { 0 }, span_str("b"), 3 }));
-	assert_next(h, &at, 1, NULL, "a");
-	assert_next(h, &at, 3, NULL, "b");
-	assert_false(hold_next(h, &at, &r));
+	assert_front(h, 1, NULL, "a");
+	assert_front(h, 3, NULL, "b");
+	assert_empty(h);
 }
 
 static void few_records_are_not_held(void **state)
@@ -126,6 +141,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(records_come_out_as_they_went_in),
+		TEST(what_was_taken_does_not_come_again),
 		TEST(the_largest_record_fits_below_the_mark),
 		TEST(what_does_not_fit_leaves_no_trace),
 		TEST(few_records_are_not_held),
