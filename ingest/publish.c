@@ -180,7 +180,8 @@ static bool produce(struct publish *p, rd_kafka_topic_t *topic, int partition, s
 		if (!p->conf.idle(p->conf.arg, IDLE_MS, f))
 			return false;
 	}
-	return true;
+	return topic != p->changes || !failpoint("publish.after_produce") ||
+	       fault(f, FAULT_ENVIRONMENT, "failpoint publish.after_produce");
 }
 
 /* Cut off in the middle, it goes on from there the next time. */
@@ -253,8 +254,7 @@ static bool send_change(struct publish *p, int partition, struct span key, struc
 	}
 	p->totals.records++;
 	p->totals.bytes += p->record.n;
-	return !failpoint("publish.after_produce") ||
-	       fault(f, FAULT_ENVIRONMENT, "failpoint publish.after_produce");
+	return true;
 }
 
 static struct event_head marker_head(const struct publish *p, char op, struct publish_place last)
