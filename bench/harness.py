@@ -47,8 +47,8 @@ insert into bench select :new::bigint, {values} from (select :id::bigint as i) x
 delete from bench where id = :new::bigint - 1000;
 commit;
 """
-W3 = """do $$ begin for i in 1..{count} loop
-insert into bench select nextval('bench_new'), {values} from (select {offset} + i as i) x;
+W3 = """do $$ begin for i in {first}..{last} loop
+insert into bench select nextval('bench_new'), {values};
 commit;
 end loop; end $$"""
 VALUES = ROW.split(", ", 1)[1]
@@ -82,9 +82,10 @@ class Workload:
 
     def make_single(self, db):
         """Four sessions side by side; a client would take minutes for so many transactions."""
+        each = self.transactions // 4
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda session: db.execute(W3.format(values=VALUES, count=self.transactions // 4,
-                                                               offset=session * self.transactions)), range(4)))
+            list(pool.map(lambda first: db.execute(W3.format(values=VALUES, first=first, last=first + each - 1)),
+                          range(1, 4 * each, each)))
 
 
 CHOSEN = []
@@ -306,6 +307,7 @@ def warm_up(kafka, records=3_000_000):
             producer.poll(0)
             seen += sum(not m.error() for m in consumer.consume(5000, 0.05))
             assert time.monotonic() < deadline, f"the broker took {sent} records in 120 s and gave {seen}"
+    producer.flush()
     consumer.close()
     kafka.delete_topics("warm_up")
 
