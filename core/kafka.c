@@ -52,7 +52,7 @@ static const struct kafka_setting producer_defaults[] = {
 	{ "linger.ms", "5" },
 	{ "batch.size", "262144" },
 	{ "compression.codec", "lz4" },
-	{ "queue.buffering.max.messages", "50000" }, /* 400 bytes each beside their payload */
+	{ "queue.buffering.max.messages", "50000" }, /* full, it is a good part of the process */
 	{ "queue.buffering.max.kbytes", "98304" }, /* the largest record beside a copy's share */
 };
 

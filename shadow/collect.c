@@ -342,7 +342,8 @@ static bool batch_is_full(const struct lane *l)
 {
 	const struct batch *b = &l->batch;
 
-	return b->count == (l->caution[b->topic] == CAUTION_ROW ? 1 : LANE_BATCH_RECORDS) || b->bytes >= LANE_BATCH_BYTES ||
+	return b->count == (l->caution[b->topic] == CAUTION_ROW ? 1 : LANE_BATCH_RECORDS) ||
+	       b->bytes >= LANE_BATCH_BYTES ||
 	       b->cells >= LANE_BATCH_CELLS;
 }
 
@@ -444,7 +445,7 @@ bool batch_collect(struct lane *l, enum consume_topic topic)
 	size_t total = 0, round;
 	bool has_moved = false;
 
-	/* A batch costs the target about as much as 200 rows: while many come, it waits for more. */
+	/* A transaction costs the target something, however few rows it has: while many come, wait. */
 	l->batch.gather_us = l->batch.gathered[topic] >= LANE_BUSY_RECORDS ? LANE_GATHER_BUSY_US
 								  : LANE_GATHER_US;
 	batch_reset(&l->batch);
