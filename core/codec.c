@@ -18,6 +18,7 @@ struct codec_column {
 	uint8_t text;
 	bool text_only; /* native form is the text form: decoded as text */
 	bool in_before; /* sent in an old row */
+	bool is_dropped; /* not in the record: always null */
 	int32_t low, high;
 	size_t min_bytes, max_bytes;
 	struct span name;
@@ -78,6 +79,7 @@ static void compile_column(const struct relation *rel, const struct column *col,
 		.text = k->text,
 		.text_only = k->text_only,
 		.in_before = rel->identity == 'f' || col->is_key || col->is_identity,
+		.is_dropped = col->is_dropped,
 		.low = k->low,
 		.high = k->high,
 		.min_bytes = k->min_bytes,
@@ -151,7 +153,7 @@ static bool measure_row(const struct codec *c, const struct value *row, bool is_
 		const struct codec_column *col = &c->columns[i];
 		const struct value *v = &row[i];
 
-		if (is_before && !col->in_before)
+		if (col->is_dropped || (is_before && !col->in_before))
 			continue;
 		*ret_wrong = col->name;
 		switch (v->state) {
@@ -217,11 +219,14 @@ static char *put_value(char *p, const struct codec_column *col, const struct val
 static char *put_before(char *p, const struct codec *c, const struct value *row)
 {
 	*p++ = row ? 2 : 0;
-	for (size_t i = 0; row && i < c->rel->column_count; i++)
+	for (size_t i = 0; row && i < c->rel->column_count; i++) {
+		if (c->columns[i].is_dropped)
+			continue;
 		if (c->columns[i].in_before)
 			p = put_value(p, &c->columns[i], &row[i]);
 		else
 			*p++ = 0;
+	}
 	return p;
 }
 
@@ -229,7 +234,8 @@ static char *put_after(char *p, const struct codec *c, const struct value *row)
 {
 	*p++ = row ? 2 : 0;
 	for (size_t i = 0; row && i < c->rel->column_count; i++)
-		p = put_value(p, &c->columns[i], &row[i]);
+		if (!c->columns[i].is_dropped)
+			p = put_value(p, &c->columns[i], &row[i]);
 	return p;
 }
 
@@ -240,7 +246,7 @@ static char *put_unchanged(char *p, const struct codec *c, const struct value *r
 	for (size_t i = 0; count > 0 && i < c->rel->column_count; i++) {
 		struct span name = c->columns[i].name_avro;
 
-		if (row[i].state == VALUE_IS_UNCHANGED) {
+		if (row[i].state == VALUE_IS_UNCHANGED && !c->columns[i].is_dropped) {
 			memcpy(p, name.p, name.n);
 			p += name.n;
 		}
@@ -353,7 +359,8 @@ static bool read_row(const struct codec *c, struct cursor *in, struct value *row
 	if (branch != 0 && branch != 2)
 		return codec_fault(c, f, "record with a malformed row", span(NULL, 0));
 	for (size_t i = 0; *ret_has_row && i < c->rel->column_count; i++)
-		if (!read_value(in, &c->columns[i], &row[i]) || in->cut)
+		if (!c->columns[i].is_dropped &&
+		    (!read_value(in, &c->columns[i], &row[i]) || in->cut))
 			return codec_fault(c, f, "record with a malformed value",
 					   c->columns[i].name);
 	return true;
@@ -369,7 +376,7 @@ static bool read_unchanged(const struct codec *c, struct cursor *in, struct valu
 
 	for (*ret_count = 0; avro_array_next(in, &items); ++*ret_count) {
 		name = avro_read_bytes(in);
-		for (tries = 0; tries < n && !span_eq(name, c->columns[at].name); tries++)
+		for (tries = 0; tries < n && (c->columns[at].is_dropped || !span_eq(name, c->columns[at].name)); tries++)
 			at = at + 1 < n ? at + 1 : 0;
 		if (in->cut || tries == n)
 			return codec_fault(c, f, "unchanged, but not a column of this version",

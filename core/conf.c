@@ -245,6 +245,7 @@ static bool conf_list(struct conf *c, struct conf_value *v, yaml_node_t *node, s
 }
 
 static bool conf_map(struct conf *c, const char *section, yaml_node_t *map, struct fault *f);
+static const char *conf_key_text(struct conf *c, const yaml_node_pair_t *pair, int *ret_line);
 
 static bool conf_later(const struct conf_value *v, yaml_node_t *node, struct fault *f)
 {
@@ -258,6 +259,62 @@ static bool conf_later(const struct conf_value *v, yaml_node_t *node, struct fau
 	    strcmp((const char *)node->data.scalar.value, v->key->only) == 0)
 		return true;
 	return conf_refuse_later(v, v->key->only, f);
+}
+
+/* Keys that an item of a list must have: the table's other rules look at the whole file. */
+static bool conf_item_has(struct conf *c, const struct conf_key *key, const yaml_node_t *item)
+{
+	const yaml_node_pair_t *p = item->data.mapping.pairs.start;
+	int line;
+
+	for (; p < item->data.mapping.pairs.top; p++) {
+		const char *name = conf_key_text(c, p, &line);
+
+		if (name && strcmp(name, key->name) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool conf_maps(struct conf *c, struct conf_value *v, const yaml_node_t *list,
+		      struct fault *f)
+{
+	if (list->type != YAML_SEQUENCE_NODE)
+		return conf_refuse_type(v, list, f);
+	for (yaml_node_item_t *i = list->data.sequence.items.start;
+	     i < list->data.sequence.items.top; i++) {
+		yaml_node_t *item = yaml_document_get_node(c->doc, *i);
+
+		v->line = (int)item->start_mark.line + 1;
+		if (item->type != YAML_MAPPING_NODE)
+			return conf_refuse_type(v, item, f);
+		if (!v->key->set(c->out, v, f) || !conf_map(c, v->key->name, item, f))
+			return false;
+		for (size_t k = 0; k < c->key_count; k++) {
+			struct conf_value missing = *v;
+
+			missing.key = &c->keys[k];
+			missing.name = c->keys[k].name;
+			if (strcmp(c->keys[k].section, v->key->name) == 0 &&
+			    c->keys[k].is_required && !conf_item_has(c, &c->keys[k], item))
+				return conf_refuse(&missing, f, "missing; expected %s",
+						   c->keys[k].expected);
+		}
+	}
+	return true;
+}
+
+static bool conf_entry(struct conf *c, struct conf_value *v, yaml_node_t *node, struct fault *f)
+{
+	char section[CONF_NAME_MAX * 2];
+
+	v->is_map = node->type == YAML_MAPPING_NODE;
+	if (!v->is_map && !conf_is_null(node) && !conf_scalar(v, node, f))
+		return false;
+	if (!v->key->set(c->out, v, f))
+		return false;
+	snprintf(section, sizeof(section), "%s.*", v->key->section);
+	return !v->is_map || conf_map(c, section, node, f);
 }
 
 static bool conf_take(struct conf *c, const struct conf_key *key, const char *name,
@@ -278,6 +335,10 @@ static bool conf_take(struct conf *c, const struct conf_key *key, const char *na
 		if (node->type != YAML_MAPPING_NODE)
 			return conf_refuse_type(&v, node, f);
 		return conf_map(c, name, node, f);
+	case CONF_MAPS:
+		return conf_maps(c, &v, node, f);
+	case CONF_ENTRY:
+		return conf_entry(c, &v, node, f);
 	case CONF_LATER_TEXT:
 	case CONF_LATER_LIST:
 		return conf_later(&v, node, f);

@@ -2,8 +2,8 @@
 /*
  * conf - reads a YAML file by a table of keys.
  *
- * The file is a map of scalars, lists of scalars, and maps ("sections") of these; the table says
- * what is known, of which type, required or with which fallback, and who takes it. What is wrong is
+ * The file is a map of scalars, lists of scalars, maps ("sections") of these and lists of sections;
+ * the table says what is known, of which type, required or with which fallback, and who takes it. What is wrong is
  * refused with file:line, key, and what was expected: an unknown key (with the nearest known one),
  * a key given twice, a wrong type, a missing part, a second document. ${VAR} in a scalar is taken
  * from the environment. Values are never shown after expansion. Nothing follows an alias deeper
@@ -21,6 +21,9 @@ enum conf_type {
 	CONF_TEXT,
 	CONF_LIST,       /* of texts */
 	CONF_MAP,        /* a section: its keys have its name as section */
+	CONF_MAPS,       /* a list of sections: set is called as each begins, then for its keys */
+	CONF_ENTRY,      /* text, ~ or a section: set is called with the text (or NULL), then for its
+			    keys, whose section is "<section>.*" */
 	CONF_LATER_TEXT, /* known, but not in this version: refused, but for the value in `only` */
 	CONF_LATER_LIST, /* the same, but for an empty one */
 };
@@ -32,7 +35,8 @@ struct conf_value {
 	int line;
 	const struct conf_key *key;
 	const char *name;       /* as written: tells the keys of a "*" row apart */
-	const char *raw, *text; /* a scalar as written, and after ${VAR} */
+	const char *raw, *text; /* a scalar as written, and after ${VAR}; NULL: none, or ~ */
+	bool is_map;            /* CONF_ENTRY: a section follows */
 	const char **items;     /* of a list, after ${VAR} */
 	size_t item_count;
 	struct arena *arena;

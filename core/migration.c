@@ -588,6 +588,7 @@ static bool set_lanes(void *out, const struct conf_value *v, struct fault *f)
 #define A_URI         "a libpq URI or keyword string"
 #define SOME_PATTERNS "a list of patterns schema.table, with * and ?"
 #define SOME_TEXT     "text"
+#define A_TABLE       "schema.table"
 #define LATER         CONF_LATER_TEXT
 
 /* clang-format off */
@@ -611,8 +612,22 @@ static const struct conf_key keys[] = {
 	{ "", "schema", CONF_TEXT, false, "create or exists", "create", NULL, set_schema },
 	{ "", "unique", LATER, false, NULL, NULL, "early", NULL },
 	{ "", "order", LATER, false, NULL, NULL, "key", NULL },
-	{ "", "schema_mapping", CONF_LATER_LIST, false, NULL, NULL, NULL, NULL },
-	{ "", "transformation_rules", CONF_LATER_LIST, false, NULL, NULL, NULL, NULL },
+	{ "", "schema_mapping", CONF_MAPS, false, "a list of maps with from", NULL, NULL, mapping_begin },
+	{ "schema_mapping", "from", CONF_TEXT, true, A_TABLE, NULL, NULL, mapping_set_from },
+	{ "schema_mapping", "to", CONF_TEXT, false, A_TABLE, NULL, NULL, mapping_set_to },
+	{ "schema_mapping", "columns", CONF_MAP, false, "a map of column names", NULL, NULL, NULL },
+	{ "columns", "*", CONF_ENTRY, false, "a name, ~ or {to: name, type: type}", NULL, NULL, mapping_set_column },
+	{ "columns.*", "to", CONF_ENTRY, false, "a name or ~", NULL, NULL, mapping_set_column_to },
+	{ "columns.*", "type", CONF_TEXT, false, "a type's name", NULL, NULL, mapping_set_column_type },
+	{ "schema_mapping", "origin", CONF_MAP, false, "a map with column and value", NULL, NULL, NULL },
+	{ "origin", "column", CONF_TEXT, false, "a column's name", NULL, NULL, mapping_set_origin_column },
+	{ "origin", "value", CONF_TEXT, false, SOME_TEXT, NULL, NULL, mapping_set_origin_value },
+	{ "", "transformation_rules", CONF_MAPS, false, "a list of maps with table", NULL, NULL, transform_begin },
+	{ "transformation_rules", "table", CONF_TEXT, true, A_TABLE, NULL, NULL, transform_set_table },
+	{ "transformation_rules", "column", CONF_TEXT, false, "a column's name", NULL, NULL, transform_set_column },
+	{ "transformation_rules", "type", CONF_TEXT, false, "a type's name", NULL, NULL, transform_set_type },
+	{ "transformation_rules", "as", CONF_TEXT, false, "an SQL expression", NULL, NULL, transform_set_as },
+	{ "transformation_rules", "where", CONF_TEXT, false, "an SQL condition", NULL, NULL, transform_set_where },
 	{ "", "risk", CONF_MAP, false, A_MAP, NULL, NULL, NULL },
 	{ "risk", "shadow_threshold", CONF_TEXT, false, "a number from 0 to 1", NULL, NULL, set_threshold },
 	{ "", "resolve", CONF_MAP, false, A_MAP, NULL, NULL, NULL },
@@ -679,7 +694,7 @@ static bool migration_fill(struct migration *m, struct span text, struct fault *
 	make_names(m);
 	if (arena_failed(&m->arena))
 		return fault(f, FAULT_USAGE, "%s: too large when read", m->path);
-	return check_servers(m, f);
+	return check_servers(m, f) && mappings_check(&m->mappings, m->path, f);
 }
 
 bool migration_parse(struct migration *m, const char *path, struct span text, struct fault *f)

@@ -12,6 +12,7 @@
 #include "core/arena.h"
 #include "core/fault.h"
 #include "core/kafka.h"
+#include "core/mapping.h"
 #include "core/pg.h"
 
 enum schema_mode { SCHEMA_CREATE, SCHEMA_EXISTS };
@@ -31,6 +32,7 @@ struct migration {
 	const char *registry_url;        /* kafka.schema.registry.url or NULL */
 	const char **include, **exclude; /* patterns schema.table with * and ?, double quotes allowed */
 	size_t include_count, exclude_count;
+	struct mappings mappings;
 	enum schema_mode schema;
 	int copy_jobs;                   /* default 4 */
 	int lanes;                       /* 0: auto; up to MIGRATION_LANES_MAX */

@@ -22,11 +22,42 @@ static json_t *column_json(const struct column *col)
 	bool is_decimal = col->type.kind == VALUE_DECIMAL;
 
 	return json_pack(
-	    "{s:o, s:I, s:i, s:o, s:s, s:i, s:i, s:b, s:b, s:b}", "name", span_json(col->name),
+	    "{s:o, s:I, s:i, s:o, s:s, s:i, s:i, s:b, s:b, s:b, s:b, s:o}", "name", span_json(col->name),
 	    "type_oid", (json_int_t)col->type_oid, "typmod", (int)col->typmod, "type_name",
 	    span_json(col->type_name), "kind", value_kind_name(col->type.kind), "precision",
 	    is_decimal ? col->type.precision : 0, "scale", is_decimal ? col->type.scale : 0, "key",
-	    (int)col->is_key, "identity", (int)col->is_identity, "collates", (int)col->collates);
+	    (int)col->is_key, "identity", (int)col->is_identity, "collates", (int)col->collates,
+	    "dropped", (int)col->is_dropped, "target", span_json(col->target));
+}
+
+static json_t *inputs_json(const struct expression *e)
+{
+	json_t *inputs = json_array();
+
+	for (size_t i = 0; inputs && i < e->input_count; i++)
+		json_array_append_new(inputs, json_integer(e->inputs[i]));
+	return inputs;
+}
+
+static json_t *computed_json(const struct relation *rel)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; list && i < rel->computed_count; i++) {
+		const struct computed *c = &rel->computed[i];
+
+		json_array_append_new(list, json_pack("{s:o, s:o, s:o, s:b}", "column", span_json(c->column),
+						      "as", span_json(c->as.sql), "inputs", inputs_json(&c->as),
+						      "key", (int)c->is_key));
+	}
+	return list;
+}
+
+static json_t *filter_json(const struct relation *rel)
+{
+	return rel->filter.sql.p ? json_pack("{s:o, s:o}", "as", span_json(rel->filter.sql), "inputs",
+					     inputs_json(&rel->filter))
+				 : json_null();
 }
 
 static json_t *columns_json(const struct relation *rel)
@@ -48,7 +79,7 @@ static json_t *relation_json(const struct relation *rel)
 	snprintf(fingerprint, sizeof(fingerprint), "%016" PRIx64, rel->fingerprint);
 	return json_pack(
 	    "{s:I, s:I, s:{s:s, s:I}, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:b, s:b, "
-	    "s:s, s:o, s:s, s:o}",
+	    "s:s, s:o, s:s, s:o, s:o, s:o, s:o, s:o}",
 	    "oid", (json_int_t)rel->oid, "version", (json_int_t)rel->version, "from", "commit_lsn",
 	    lsn_format(rel->from.commit.v, lsn), "seq", (json_int_t)rel->from.seq, "schema",
 	    span_json(rel->schema), "table", span_json(rel->table), "root_schema",
@@ -57,7 +88,8 @@ static json_t *relation_json(const struct relation *rel)
 	    span_json(rel->bound), "identity", identity, "keyless", (int)rel->keyless, "merge",
 	    (int)rel->merge, "routing", routing_names[rel->routing], "routing_reason",
 	    span_json(rel->routing_reason), "fingerprint", fingerprint, "columns",
-	    columns_json(rel));
+	    columns_json(rel), "computed", computed_json(rel), "filter", filter_json(rel),
+	    "origin_column", span_json(rel->origin_column), "origin_value", span_json(rel->origin_value));
 }
 
 bool relation_write(const struct relation *rel, struct buf *out)
@@ -231,7 +263,78 @@ static void read_column(struct reader *r, struct column *col)
 	col->is_key = read_bool(r, "key");
 	col->is_identity = read_bool(r, "identity");
 	col->collates = read_bool(r, "collates");
+	col->is_dropped = read_bool(r, "dropped");
+	col->target = read_optional(r, "target");
+	if (col->is_dropped && (col->is_key || col->target.p))
+		reader_fault(r, "dropped", "does not go with a key column or a target");
 	reader_end(r, "columns");
+}
+
+/* Indexes of columns, ascending; none of a dropped one. */
+static void read_expression(struct reader *r, const struct relation *rel, struct expression *e)
+{
+	json_t *inputs;
+	uint32_t *list;
+
+	e->sql = read_name(r, "as");
+	inputs = reader_get(r, "inputs");
+	e->input_count = json_array_size(inputs);
+	list = arena_alloc(r->a, e->input_count * sizeof(*list) + 1);
+	if (!json_is_array(inputs) || e->input_count > rel->column_count || !list) {
+		e->input_count = 0;
+		reader_fault(r, "inputs", "is not a list of columns");
+		return;
+	}
+	for (size_t i = 0; i < e->input_count; i++) {
+		json_int_t n = json_integer_value(json_array_get(inputs, i));
+
+		if (!json_is_integer(json_array_get(inputs, i)) || n < 0 ||
+		    n >= (json_int_t)rel->column_count || (i > 0 && n <= (json_int_t)list[i - 1]) ||
+		    rel->columns[n].is_dropped) {
+			e->input_count = 0;
+			reader_fault(r, "inputs", "is not an ascending list of columns that travel");
+			return;
+		}
+		list[i] = (uint32_t)n;
+	}
+	e->inputs = list;
+}
+
+static void read_computed(struct reader *r, struct relation *rel)
+{
+	json_t *list = reader_get(r, "computed");
+	size_t n = json_array_size(list);
+
+	if (!json_is_array(list) || n > RELATION_MAX_COLUMNS) {
+		reader_fault(r, "computed", "is not a list of at most 1664");
+		return;
+	}
+	rel->computed = arena_alloc(r->a, n * sizeof(*rel->computed) + 1);
+	for (size_t i = 0; rel->computed && i < n && !r->failed; i++) {
+		struct computed *c = &rel->computed[rel->computed_count++];
+		struct reader item = { .object = json_array_get(list, i), .a = r->a, .f = r->f };
+
+		c->column = read_name(&item, "column");
+		read_expression(&item, rel, &c->as);
+		c->is_key = read_bool(&item, "key");
+		reader_end(&item, "computed");
+		r->failed |= item.failed;
+	}
+}
+
+static void read_filter(struct reader *r, struct relation *rel)
+{
+	struct reader item = { .object = reader_get(r, "filter"), .a = r->a, .f = r->f };
+
+	if (json_is_null(item.object))
+		return;
+	if (!json_is_object(item.object)) {
+		reader_fault(r, "filter", "is neither an object nor null");
+		return;
+	}
+	read_expression(&item, rel, &rel->filter);
+	reader_end(&item, "filter");
+	r->failed |= item.failed;
 }
 
 /* Two columns of one name? A set of names, so that a long list is not quadratic. */
@@ -292,6 +395,14 @@ static void read_relation(struct reader *r, struct relation *rel)
 	rel->routing_reason = read_optional(r, "routing_reason");
 	rel->fingerprint = read_fingerprint(r);
 	read_columns(r, rel);
+	if (!r->failed && !arena_failed(r->a)) {
+		read_computed(r, rel);
+		read_filter(r, rel);
+	}
+	rel->origin_column = read_optional(r, "origin_column");
+	rel->origin_value = read_optional(r, "origin_value");
+	if (!rel->origin_column.p != !rel->origin_value.p)
+		reader_fault(r, "origin_value", "does not go with origin_column");
 	reader_end(r, "relation");
 	if (!r->failed && rel->keyless != (rel->key_count == 0))
 		reader_fault(r, "keyless", "does not go with the key columns");
@@ -335,6 +446,29 @@ bool relation_same_shape(const struct relation *a, const struct relation *b)
 		return false;
 	for (size_t i = 0; i < a->column_count; i++)
 		if (!column_same_shape(&a->columns[i], &b->columns[i]))
+			return false;
+	return true;
+}
+
+static bool same_optional(struct span a, struct span b)
+{
+	return !a.p == !b.p && span_eq(a, b);
+}
+
+bool relation_same_mapping(const struct relation *a, const struct relation *b)
+{
+	if (!span_eq(a->target_schema, b->target_schema) || !span_eq(a->target_table, b->target_table) ||
+	    a->computed_count != b->computed_count || !same_optional(a->filter.sql, b->filter.sql) ||
+	    !same_optional(a->origin_column, b->origin_column) ||
+	    !same_optional(a->origin_value, b->origin_value))
+		return false;
+	for (size_t i = 0; i < a->column_count && i < b->column_count; i++)
+		if (a->columns[i].is_dropped != b->columns[i].is_dropped ||
+		    !same_optional(a->columns[i].target, b->columns[i].target))
+			return false;
+	for (size_t i = 0; i < a->computed_count; i++)
+		if (!span_eq(a->computed[i].column, b->computed[i].column) ||
+		    !span_eq(a->computed[i].as.sql, b->computed[i].as.sql))
 			return false;
 	return true;
 }
@@ -419,6 +553,10 @@ bool relation_key(const struct relation *rel, const struct value *values, struct
 	add_json_string(out, rel->target_schema);
 	buf_u8(out, ',');
 	add_json_string(out, rel->target_table);
+	if (rel->origin_value.p) {
+		buf_u8(out, ',');
+		add_json_string(out, rel->origin_value);
+	}
 	for (size_t i = 0; !rel->keyless && i < rel->column_count; i++)
 		if (rel->columns[i].is_key &&
 		    !add_key_column(rel, &rel->columns[i], &values[i], out, f))

@@ -23,7 +23,23 @@ struct column {
 	struct value_type type;
 	bool is_key;             /* part of the key (below), not pgoutput's identity flag */
 	bool is_identity;        /* pgoutput's flag: sent in the old row */
+	bool is_dropped;         /* by the mapping: its values do not leave the source (always null) */
+	struct span target;      /* its name on the target; absent: not written as it is */
 	bool collates;           /* a key column that cannot be canonicalised here is why routing = TABLE */
+};
+
+/* SQL over the source's columns that the target evaluates, and which of them it reads. */
+struct expression {
+	struct span sql;
+	const uint32_t *inputs; /* indexes into columns, ascending */
+	size_t input_count;
+};
+
+/* A column of the target that is computed. */
+struct computed {
+	struct span column; /* on the target */
+	struct expression as;
+	bool is_key;        /* in the place of a key column; reads key columns only */
 };
 
 struct relation {
@@ -42,6 +58,11 @@ struct relation {
 	uint64_t fingerprint;    /* of the envelope's schema; see codec.h */
 	struct column *columns;
 	size_t column_count, key_count;
+	struct computed *computed;
+	size_t computed_count;
+	struct expression filter;            /* rows for which it is not true are not on the target; sql absent: all are */
+	/* Of merged tables: the target's column that says where a row came from, and this table's text for it. */
+	struct span origin_column, origin_value; /* absent: not merged */
 };
 
 /* JSON object, stable key order. relation_read copies everything into a. */
@@ -51,9 +72,17 @@ bool relation_read(struct span json, struct arena *a, struct relation **ret, str
 /* Same ordered (name, type, typmod, key) list and same identity/keyless? What decides about an exclusive event. */
 bool relation_same_shape(const struct relation *a, const struct relation *b);
 
+/* Is what becomes of its rows on the target the same: names, computed columns, filter, origin? */
+bool relation_same_mapping(const struct relation *a, const struct relation *b);
+/* Are rows written as they are (renamed at most)? */
+static inline bool relation_is_plain(const struct relation *rel)
+{
+	return rel->computed_count == 0 && !rel->filter.sql.p && !rel->origin_column.p;
+}
+
 /*
- * The message key: JSON ["schema","table"] of the target and, unless keyless, the canonical key
- * text of each key column in column order. values: one per column (others are not read).
+ * The message key: JSON ["schema","table"] of the target, the origin of a merged table and, unless
+ * keyless, the canonical key text of each key column in column order. values: one per column (others are not read).
  */
 bool relation_key(const struct relation *rel, const struct value *values, struct buf *out,
 		  struct fault *f);

@@ -165,6 +165,8 @@ static bool add_columns(const struct relation *rel, json_t *fields, struct fault
 	for (size_t i = 0; i < rel->column_count && ok; i++) {
 		const struct column *col = &rel->columns[i];
 
+		if (col->is_dropped)
+			continue;
 		if (json_array_append_new(fields, column_field(col, &name)) < 0)
 			ok = fault(
 			    f, FAULT_INPUT,

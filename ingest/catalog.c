@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "ingest/facts.h"
+#include "ingest/mapped.h"
 
 enum { REPORT_TABLES = 12 }; /* so many refusals fit into a fault's text */
 
@@ -81,8 +82,6 @@ static struct relation *new_relation(struct facts *x, const struct facts_table *
 		.table = t->name,
 		.root_schema = t->root_schema,
 		.root_table = t->root_name,
-		.target_schema = t->root_schema,
-		.target_table = t->root_name,
 		.bound = t->bound,
 		.identity = t->identity,
 		.columns = columns,
@@ -145,8 +144,8 @@ static void relation_of_message(struct facts *x, struct facts_table *t,
 	rel->identity = message->identity;
 	if (!t->is_leaf) {
 		/* It may be called differently by now. */
-		rel->root_schema = rel->target_schema = rel->schema;
-		rel->root_table = rel->target_table = rel->table;
+		rel->root_schema = rel->schema;
+		rel->root_table = rel->table;
 	}
 	for (size_t i = 0; i < message->column_count; i++) {
 		const struct pgoutput_column *c = &message->columns[i];
@@ -201,6 +200,12 @@ static void decide_routing(struct facts *x, struct facts_table *t)
 			? "key column %.*s has a nondeterministic collation"
 			: "equal values of key column %.*s may differ in bytes", SPAN_ARG(col->name))));
 	}
+	for (size_t i = 0; i < rel->computed_count; i++)
+		if (rel->computed[i].is_key) {
+			rel->merge = false;
+			route(rel, span_str(arena_printf(x->a, "key column %.*s is computed by a rule",
+							 SPAN_ARG(rel->computed[i].column))));
+		}
 	if (further && !rel->keyless)
 		route(rel, span_str(arena_printf(x->a, "the source has a further unique or exclusion "
 						 "index: %.*s", SPAN_ARG(further->name))));
@@ -258,7 +263,7 @@ static void choose_key(struct facts *x, struct facts_table *t, char identity)
  * follow_siblings runs in table order twice over a root's leaves, so that the last one's strictness
  * reaches the first.
  */
-static void decide(struct facts *x, const struct pgoutput_relation *message)
+static void decide(struct facts *x, const struct migration *m, const struct pgoutput_relation *message)
 {
 	for (size_t i = 0; i < x->table_count; i++) {
 		struct facts_table *t = &x->tables[i];
@@ -268,8 +273,10 @@ static void decide(struct facts *x, const struct pgoutput_relation *message)
 			relation_of_message(x, t, message);
 		else
 			relation_of_catalog(x, t);
-		if (t->rel)
-			decide_routing(x, t);
+		if (!t->rel)
+			continue;
+		mapped_apply(m, x->a, t->rel);
+		decide_routing(x, t);
 	}
 	for (int pass = 0; pass < 2; pass++)
 		for (size_t i = 0; i < x->table_count; i++)
@@ -347,6 +354,25 @@ static void finish(struct facts *x, struct catalog *ret)
 	}
 }
 
+/* What in the file does not go with the tables. Asks the server, outside a transaction: it may refuse. */
+static bool find_mistakes(PGconn *conn, struct facts *x, const struct migration *m, struct catalog *ret,
+			  struct fault *f)
+{
+	struct mistakes mistakes = { 0 };
+
+	for (size_t i = 0; i < x->table_count; i++) {
+		if (!x->tables[i].rel)
+			continue;
+		if (!mapped_read(conn, m, x->a, x->tables[i].rel, &mistakes, f))
+			return false;
+		mapped_check(m, x->a, &x->tables[i], &mistakes);
+	}
+	mapped_check_all(m, x->a, ret->relations, ret->relation_count, &mistakes);
+	ret->mistakes = mistakes.texts;
+	ret->mistake_count = mistakes.count;
+	return true;
+}
+
 /* ---- public ---- */
 
 static bool in_snapshot(PGconn *conn, struct fault *f)
@@ -370,34 +396,49 @@ bool catalog_read(PGconn *conn, const struct migration *m, struct arena *a, stru
 	ok = pg_do(conn, ok ? f : NULL, "ROLLBACK") && ok;
 	if (!ok)
 		return fault_in(f, "source: reading the catalog");
-	decide(&x, NULL);
+	decide(&x, m, NULL);
 	finish(&x, ret);
+	if (!arena_failed(a) && !find_mistakes(conn, &x, m, ret, f))
+		return fault_in(f, "source: reading the transformation rules");
 	return arena_failed(a) ? fault(f, FAULT_INTERNAL, "no memory for the source's catalog") : true;
+}
+
+/* As many of the sentences as fit. */
+static bool refuse_all(enum fault_kind kind, const char *first, const char **texts, size_t count,
+		       struct fault *f)
+{
+	struct buf b;
+
+	buf_init(&b, sizeof(f->text) - 200);
+	for (size_t i = 0; i < count && i < REPORT_TABLES && !buf_failed(&b); i++)
+		buf_printf(&b, "%s%s", i ? " · " : "", texts[i]);
+	fault(f, kind, "%s%s%s", first, buf_cstr(&b),
+	      count > REPORT_TABLES || buf_failed(&b) ? " · … (foreshadow check lists all)" : "");
+	buf_release(&b);
+	return false;
 }
 
 bool catalog_accept(const struct catalog *c, const struct migration *m, struct fault *f)
 {
-	struct buf b;
+	char first[100];
 
+	if (c->mistake_count > 0)
+		return refuse_all(FAULT_USAGE, "", c->mistakes, c->mistake_count, f);
 	if (c->refusal_count == 0)
 		return c->relation_count > 0 ||
 		       fault(f, FAULT_STOP, "source: no table matches tables: of %s, wanted: at least "
 			     "one; next step: correct include and exclude", m->path);
-	buf_init(&b, sizeof(f->text) - 200);
-	for (size_t i = 0; i < c->refusal_count && i < REPORT_TABLES && !buf_failed(&b); i++)
-		buf_printf(&b, "%s%s", i ? " · " : "", c->refusals[i]);
-	fault(f, FAULT_STOP, "source: %zu of %zu tables cannot be replicated: %s%s", c->refusal_count,
-	      c->relation_count, buf_cstr(&b),
-	      c->refusal_count > REPORT_TABLES || buf_failed(&b) ? " · … (foreshadow check lists all)" : "");
-	buf_release(&b);
-	return false;
+	snprintf(first, sizeof(first), "source: %zu of %zu tables cannot be replicated: ", c->refusal_count,
+		 c->relation_count);
+	return refuse_all(FAULT_STOP, first, c->refusals, c->refusal_count, f);
 }
 
 bool catalog_binary_ok(const struct catalog *c)
 {
 	for (size_t i = 0; i < c->relation_count; i++)
 		for (size_t j = 0; j < c->relations[i]->column_count; j++)
-			if (!value_kind_has_binary(c->relations[i]->columns[j].type.kind))
+			if (!c->relations[i]->columns[j].is_dropped &&
+			    !value_kind_has_binary(c->relations[i]->columns[j].type.kind))
 				return false;
 	return true;
 }
@@ -470,10 +511,16 @@ bool catalog_relation(PGconn *conn, const struct pgoutput_relation *message,
 	ok = pg_do(conn, ok ? f : NULL, "ROLLBACK") && ok;
 	if (!ok)
 		return fault_in(f, "source: reading the catalog of %.*s", SPAN_ARG(message->table));
-	decide(&x, message);
+	decide(&x, m, message);
 	struct facts_table *t = facts_find(&x, message->oid);
 	if (arena_failed(a) || !t || !t->rel)
 		return fault(f, FAULT_INTERNAL, "no memory for a relation");
+	struct mistakes mistakes = { 0 };
+	if (!mapped_read(conn, m, a, t->rel, &mistakes, f))
+		return fault_in(f, "source: reading the transformation rules");
+	mapped_check(m, a, t, &mistakes);
+	if (mistakes.count)
+		return refuse_all(FAULT_STOP, "the table was altered: ", mistakes.texts, mistakes.count, f);
 	t->rel->version = version;
 	t->rel->from = from;
 	*ret = t->rel;

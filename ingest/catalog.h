@@ -26,12 +26,14 @@ struct catalog {
 	size_t refusal_count;
 	const char **notes;            /* tables left out and why */
 	size_t note_count;
+	const char **mistakes;         /* in the migration file: line, what is wrong, next step */
+	size_t mistake_count;
 };
 
 /* Everything lives in a. False only when the catalog could not be read. */
 bool catalog_read(PGconn *conn, const struct migration *m, struct arena *a, struct catalog *ret,
 		  struct fault *f);
-/* FAULT_STOP with all refusals if there are any, or when no table is in scope. */
+/* FAULT_USAGE with all mistakes, else FAULT_STOP with all refusals or when no table is in scope. */
 bool catalog_accept(const struct catalog *c, const struct migration *m, struct fault *f);
 /* May the slot send binary? Only if every column's kind has a binary form we decode. */
 bool catalog_binary_ok(const struct catalog *c);

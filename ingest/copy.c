@@ -363,7 +363,8 @@ static void *coordinator_main(void *arg)
 static bool is_binary(const struct relation *rel)
 {
 	for (size_t i = 0; i < rel->column_count; i++)
-		if (!value_kind_has_binary(rel->columns[i].type.kind))
+		if (!rel->columns[i].is_dropped &&
+		    !value_kind_has_binary(rel->columns[i].type.kind))
 			return false;
 	return rel->column_count > 0;
 }

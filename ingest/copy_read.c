@@ -81,14 +81,21 @@ static void write_sql(struct copy_reader *r, const struct copy_work *t, const st
 	buf_str(b, "COPY (SELECT");
 	for (size_t i = 0; i < rel->column_count; i++) {
 		buf_str(b, i ? ", " : " ");
-		pg_quote_ident(b, rel->columns[i].name);
+		if (rel->columns[i].is_dropped)
+			buf_str(b, "NULL"); /* in its place, so that places are those of the relation */
+		else
+			pg_quote_ident(b, rel->columns[i].name);
 	}
 	buf_str(b, " FROM ONLY ");
 	pg_quote_table(b, rel->schema, rel->table);
-	if (task->from || task->to)
-		buf_printf(b, " WHERE ctid >= '(%llu,0)'", (unsigned long long)task->from);
+	buf_printf(b, " WHERE ctid >= '(%llu,0)'", (unsigned long long)task->from);
 	if (task->to)
 		buf_printf(b, " AND ctid < '(%llu,0)'", (unsigned long long)task->to);
+	if (rel->filter.sql.p) { /* the target judges too: this only spares the way */
+		buf_str(b, " AND (");
+		buf_add_span(b, rel->filter.sql);
+		buf_str(b, ")");
+	}
 	buf_printf(b, ") TO STDOUT%s", t->is_binary ? " (FORMAT binary)" : "");
 }
 

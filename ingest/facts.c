@@ -141,6 +141,7 @@ static void take_columns(struct facts *x, struct facts_table *t, const PGresult 
 			.typmod = (int32_t)pg_i64(r, row, 4),
 			.is_nullable = !field_bool(r, row, 5),
 			.is_generated = field_bool(r, row, 6),
+			.is_toastable = field_bool(r, row, 7),
 		};
 	}
 }
@@ -149,7 +150,7 @@ static bool read_columns(PGconn *conn, struct facts *x, struct buf *oids, struct
 {
 	PGresult *r = query_oids(conn,
 		"SELECT attrelid, attnum, attname, atttypid, atttypmod, attnotnull, "
-		"attgenerated <> '' FROM pg_catalog.pg_attribute WHERE attrelid = ANY($1::oid[]) "
+		"attgenerated <> '', attlen = -1 AND attstorage <> 'p' FROM pg_catalog.pg_attribute WHERE attrelid = ANY($1::oid[]) "
 		"AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum", oids, f);
 	if (!r)
 		return false;

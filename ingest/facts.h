@@ -24,6 +24,7 @@ struct facts_column {
 	uint32_t type_oid;
 	int32_t typmod;
 	bool is_nullable, is_generated;
+	bool is_toastable; /* may be stored out of line: an update that leaves it alone does not send it */
 };
 
 struct facts_type {

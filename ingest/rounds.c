@@ -205,7 +205,8 @@ static bool refresh_versions(struct rounds *r, struct boundary at, bool *ret_cha
 		const struct table *t = table_find(r, rel->oid);
 		const struct version *v = newest_version(r, rel->oid);
 
-		if (!t || t->is_complete || !v || relation_same_shape(rel, v->rel))
+		if (!t || t->is_complete || !v ||
+		    (relation_same_shape(rel, v->rel) && relation_same_mapping(rel, v->rel)))
 			continue;
 		ok = history_add(r->conf.history, rel, position_at(at), &v, f);
 		*ret_changed = true;

@@ -42,7 +42,8 @@ static bool old_values(struct route *r, const struct version *v, const struct ro
 	const struct relation *rel = v->rel;
 
 	for (size_t i = 0; i < rel->column_count; i++) {
-		if (s->old_kind == 'K' && !rel->columns[i].is_identity)
+		if (rel->columns[i].is_dropped ||
+		    (s->old_kind == 'K' && !rel->columns[i].is_identity))
 			v->before[i] = (struct value) { .state = VALUE_IS_NULL };
 		else if (!one_value(r, rel, i, s->old_cells[i], &v->before[i], f))
 			return false;
@@ -63,6 +64,10 @@ static bool new_values(struct route *r, const struct version *v, const struct ro
 		bool is_old_known = s->old_kind == 'O' ||
 				    (s->old_kind == 'K' && rel->columns[i].is_identity);
 
+		if (rel->columns[i].is_dropped) {
+			v->after[i] = (struct value) { .state = VALUE_IS_NULL };
+			continue;
+		}
 		if (s->new_cells[i].format == 'u' && is_old_known) {
 			v->after[i] = v->before[i];
 			continue;

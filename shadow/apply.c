@@ -18,6 +18,7 @@
 #include "core/buf.h"
 #include "core/clock.h"
 #include "core/failpoint.h"
+#include "shadow/prepared.h"
 
 enum {
 	CHUNK_ROWS = 4096,       /* rows of one execution */
@@ -281,7 +282,7 @@ static bool add_array(struct buf *out, const struct target_table *t, size_t colu
 		const struct value *v = &(is_key ? rows[r].key : rows[r].row)[column];
 		if (!(as_text ? add_text(type, v, out, f) : value_add_binary(type, v, out, f)))
 			return fault_in(f, "%.*s, column \"%.*s\"", SPAN_ARG(t->label),
-					SPAN_ARG(t->columns[column].name));
+					SPAN_ARG(t->rel->columns[column].name));
 		has_null |= v->state == VALUE_IS_NULL;
 		if (n > 1 && out->n > CHUNK_BYTES)
 			return true;

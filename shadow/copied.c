@@ -2,6 +2,7 @@
 /*
  * copied - commits a batch of copied rows: COPY for each table, and the rows counted per table and
  * partition in the same transaction, so that an end marker can be checked against what is there.
+ * COPY computes nothing: where a table of the batch is transformed, all go by INSERT.
  */
 #include "shadow/lane_state.h"
 
@@ -94,6 +95,43 @@ static bool copied_statements(struct lane *l, const struct copied *c, struct app
 	return true;
 }
 
+static bool copied_is_plain(const struct copied *c)
+{
+	for (size_t i = 0; i < c->table_count; i++)
+		if (!relation_is_plain(c->tables[i].table->target->rel))
+			return false;
+	return true;
+}
+
+static bool copied_apply(struct lane *l, const struct copied *c, const struct apply_statement *first,
+			 struct fault *f)
+{
+	struct arena *a = &l->batch.arena;
+	struct copyin_rows *rows = arena_alloc(a, (c->table_count + 1) * sizeof(*rows));
+
+	if (!rows)
+		return fault(f, FAULT_INTERNAL, "no memory for copied rows");
+	for (size_t i = 0; i < c->table_count; i++)
+		rows[i] = (struct copyin_rows) { c->tables[i].table->target, c->tables[i].rows,
+						c->tables[i].row_count };
+	return apply_copy(l->apply, rows, c->table_count, first, c->count_count + 1, f);
+}
+
+static bool copied_apply_transformed(struct lane *l, const struct copied *c,
+				     const struct apply_statement *first, struct fault *f)
+{
+	struct plan *p = &l->batch.plan;
+	struct apply_failure failure;
+
+	for (size_t i = 0; i < c->table_count; i++) {
+		const struct copied_table *t = &c->tables[i];
+
+		if (!plan_add_copied(p, t->table->target, t->rows, t->row_count, f))
+			return false;
+	}
+	return apply_plan(l->apply, p, first, c->count_count + 1, &failure, f);
+}
+
 void batch_commit_copies(struct lane *l)
 {
 	struct batch *b = &l->batch;
@@ -102,7 +140,6 @@ void batch_commit_copies(struct lane *l)
 		.counts = arena_alloc(&b->arena, (b->count + 1) * sizeof(*c.counts)),
 	};
 	struct apply_statement *first;
-	struct copyin_rows *rows;
 	struct fault f = { 0 };
 
 	if (!c.tables || !c.counts) {
@@ -116,15 +153,12 @@ void batch_commit_copies(struct lane *l)
 			return;
 		}
 	first = arena_alloc(&b->arena, (c.count_count + 1) * sizeof(*first));
-	rows = arena_alloc(&b->arena, (c.table_count + 1) * sizeof(*rows));
-	if (!first || !rows || !copied_statements(l, &c, first, &f)) {
+	if (!first || !copied_statements(l, &c, first, &f)) {
 		batch_refused(l, &f);
 		return;
 	}
-	for (size_t i = 0; i < c.table_count; i++)
-		rows[i] = (struct copyin_rows) { c.tables[i].table->target, c.tables[i].rows,
-						c.tables[i].row_count };
-	if (apply_copy(l->apply, rows, c.table_count, first, c.count_count + 1, &f))
+	if (copied_is_plain(&c) ? copied_apply(l, &c, first, &f)
+				: copied_apply_transformed(l, &c, first, &f))
 		batch_committed(l);
 	else if (!fault_is_of_a_row(&f))
 		lane_failed(l, &f);

@@ -106,7 +106,7 @@ static bool has_unchanged(const struct target_table *t, const struct value *row)
 static bool lacks_key(const struct target_table *t, const struct value *row)
 {
 	for (size_t i = 0; i < t->column_count; i++)
-		if (t->columns[i].is_key && row[i].state == VALUE_IS_UNCHANGED)
+		if (t->rel->columns[i].is_key && row[i].state == VALUE_IS_UNCHANGED)
 			return true;
 	return false;
 }
@@ -241,7 +241,7 @@ static bool key_change(struct arena *a, struct buf *out, const struct plan_chang
 		return true;
 	for (size_t i = 0; i < t->column_count && same; i++) {
 		const struct value *b = &ch->before[i], *n = &ch->after[i];
-		if (t->columns[i].is_key && n->state != VALUE_IS_UNCHANGED)
+		if (t->rel->columns[i].is_key && n->state != VALUE_IS_UNCHANGED)
 			same = b->state == n->state && b->i == n->i && span_eq(b->bytes, n->bytes);
 	}
 	if (same)
@@ -514,8 +514,9 @@ static void do_delete(struct entry *e, const struct plan_change *ch, bool fresh,
 		return;
 	}
 	if (fresh || e->effect == EFFECT_UPDATE) {
+		/* The row as it was before the batch: a filter asks for more than its key. */
 		e->old_table = ch->table;
-		e->old = (struct plan_row) { ch->before, NULL, change };
+		e->old = (struct plan_row) { fresh ? ch->before : e->new.key, NULL, change };
 	} else {
 		e->old.change = change;
 	}
@@ -678,4 +679,21 @@ bool plan_sequential(struct plan *p, struct fault *f)
 	}
 	buf_release(&key);
 	return ok;
+}
+
+bool plan_add_copied(struct plan *p, const struct target_table *table, const struct value *const *rows,
+		     size_t row_count, struct fault *f)
+{
+	struct plan_exec exec = { .table = table, .op = STATEMENT_INSERT, .row_count = row_count };
+	struct plan_row *list = arena_alloc(p->arena, row_count * sizeof(*list) + 1);
+
+	if (row_count == 0)
+		return true;
+	exec.sets = sets_of(p->arena, table, rows[0]);
+	if (!list || !exec.sets)
+		return no_memory(f);
+	for (size_t i = 0; i < row_count; i++)
+		list[i] = (struct plan_row) { NULL, rows[i], 0 };
+	exec.rows = list;
+	return emit(p, &exec) || no_memory(f);
 }

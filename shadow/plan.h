@@ -73,5 +73,8 @@ void plan_reset(struct plan *p);
 bool plan_add(struct plan *p, const struct plan_change *ch, struct fault *f);
 bool plan_finish(struct plan *p, struct fault *f);
 bool plan_sequential(struct plan *p, struct fault *f);
+/* One execution that inserts rows of a copy; there are no changes then. rows are borrowed. */
+bool plan_add_copied(struct plan *p, const struct target_table *table, const struct value *const *rows,
+		     size_t row_count, struct fault *f);
 
 #endif

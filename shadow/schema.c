@@ -419,21 +419,35 @@ static bool write_state(PGconn *conn, const struct migration *m, const char *sta
 	return r != NULL;
 }
 
-/* The names of what the scope's tables are on a target: leaves stand for their root. */
-static PGresult *scope_names(const struct migration *m, const struct schema_scope *scope, struct fault *f)
+static int compare_targets(const void *a, const void *b)
 {
-	PGconn *source = pg_connect(&m->source, PG_PLAIN, m->slot, f);
-	char *oids = oid_array(scope);
-	const char *values[] = { oids };
-	PGresult *r = source ? pg_query_params(source, f,
-					       "SELECT DISTINCT n.nspname, c.relname FROM unnest($1::oid[]) s(oid)"
-					       " JOIN pg_class c ON c.oid = coalesce(pg_partition_root(s.oid), s.oid)"
-					       " JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2",
-					       1, values)
-			     : NULL;
-	free(oids);
-	pg_close(&source);
-	return r;
+	const struct relation *x = *(struct relation *const *)a, *y = *(struct relation *const *)b;
+	int order = span_cmp(x->target_schema, y->target_schema);
+
+	return order ? order : span_cmp(x->target_table, y->target_table);
+}
+
+/* One relation for each table of the target that the scope's tables go to. */
+struct names {
+	struct relation **relations;
+	size_t count;
+};
+
+static bool scope_names(const struct schema_scope *scope, struct names *ret, struct fault *f)
+{
+	size_t n = 0;
+
+	*ret = (struct names) { calloc(scope->count + 1, sizeof(struct relation *)), scope->count };
+	if (!ret->relations)
+		return fault(f, FAULT_INTERNAL, "schema: out of memory");
+	for (size_t i = 0; i < scope->count; i++)
+		ret->relations[i] = scope->relations[i];
+	qsort(ret->relations, ret->count, sizeof(struct relation *), compare_targets);
+	for (size_t i = 0; i < ret->count; i++)
+		if (n == 0 || compare_targets(&ret->relations[i], &ret->relations[n - 1]) != 0)
+			ret->relations[n++] = ret->relations[i];
+	ret->count = n;
+	return true;
 }
 
 static bool table_exists(PGconn *target, const struct buf *quoted, bool *ret, struct fault *f)
@@ -469,17 +483,17 @@ struct census {
 };
 
 /* Which of the scope's tables the target has, and (exists) which hold rows. */
-static bool take_census(PGconn *target, PGresult *names, bool look_for_rows, struct census *c, struct fault *f)
+static bool take_census(PGconn *target, const struct names *names, bool look_for_rows, struct census *c, struct fault *f)
 {
 	struct buf quoted;
 	bool ok = true;
 
 	buf_init(&quoted, 4096);
-	c->tables = (size_t)PQntuples(names);
-	for (int i = 0; ok && i < PQntuples(names); i++) {
+	c->tables = names->count;
+	for (size_t i = 0; ok && i < names->count; i++) {
 		bool is_there = false, has_rows = false;
 		buf_reset(&quoted);
-		pg_quote_table(&quoted, pg_value(names, i, 0), pg_value(names, i, 1));
+		pg_quote_table(&quoted, names->relations[i]->target_schema, names->relations[i]->target_table);
 		const char *name = buf_cstr(&quoted);
 		ok = table_exists(target, &quoted, &is_there, f) &&
 		     (!is_there || !look_for_rows || table_has_rows(target, name, &has_rows, f));
@@ -493,7 +507,7 @@ static bool take_census(PGconn *target, PGresult *names, bool look_for_rows, str
 }
 
 static bool prepare_create(const struct migration *m, enum role role, PGconn *target,
-			   const struct schema_scope *scope, PGresult *names, const char *state, struct fault *f)
+			   const struct schema_scope *scope, const struct names *names, const char *state, struct fault *f)
 {
 	struct census c = { 0 };
 
@@ -529,7 +543,7 @@ static bool compare_columns(PGconn *target, const char *name, const struct schem
 }
 
 static bool prepare_exists(const struct migration *m, enum role role, PGconn *target,
-			   const struct schema_scope *scope, PGresult *names, struct fault *f)
+			   const struct schema_scope *scope, const struct names *names, struct fault *f)
 {
 	struct census c = { 0 };
 	const char *name = migration_target(m, role)->name;
@@ -552,19 +566,18 @@ static bool prepare_exists(const struct migration *m, enum role role, PGconn *ta
 bool schema_prepare(const struct migration *m, enum role role, const struct schema_scope *scope, struct fault *f)
 {
 	char state[16];
-	PGresult *names = NULL;
+	struct names names = { 0 };
 
 	if (role == ROLE_SHADOW && m->shadow_is_default && !ensure_database(m, f))
 		return false;
 	PGconn *target = pg_connect(migration_target(m, role), PG_PLAIN, m->slot, f);
 	bool ok = target && lock_and_ensure_state(target, f) && read_state(target, m, state, f);
 	if (ok && (!*state || strcmp(state, "preparing") == 0)) {
-		names = scope_names(m, scope, f);
-		ok = names && (m->schema == SCHEMA_CREATE
-				       ? prepare_create(m, role, target, scope, names, state, f)
-				       : prepare_exists(m, role, target, scope, names, f));
+		ok = scope_names(scope, &names, f) &&
+		     (m->schema == SCHEMA_CREATE ? prepare_create(m, role, target, scope, &names, state, f)
+						 : prepare_exists(m, role, target, scope, &names, f));
 	}
-	PQclear(names);
+	free(names.relations);
 	pg_close(&target); /* gives the lock back */
 	return ok;
 }

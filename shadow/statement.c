@@ -14,8 +14,7 @@
 
 #include "core/buf.h"
 
-enum { OID_TEXT = 25, OID_TEXT_ARRAY = 1009, OID_VARCHAR = 1043, OID_INT8 = 20,
-       OID_REGCLASS = 2205 };
+enum { OID_TEXT = 25, OID_VARCHAR = 1043, OID_REGCLASS = 2205 };
 
 const char *statement_op_name(enum statement_op op)
 {
@@ -27,13 +26,69 @@ const char *statement_op_name(enum statement_op op)
 	return names[op];
 }
 
-bool statement_has_key(const struct statement_key *k, size_t column)
+/* ---- slots: the columns of the target a table's rows go to ---- */
+
+/* Direct ones (by source column), then computed ones, then the origin. */
+static size_t slot_count(const struct target_table *t)
 {
-	const struct target_column *c = &k->table->columns[column];
+	return t->column_count + t->computed_count + (t->origin != NULL);
+}
+
+static const struct target_column *slot(const struct target_table *t, size_t s)
+{
+	if (s < t->column_count)
+		return &t->columns[s];
+	s -= t->column_count;
+	return s < t->computed_count ? &t->computed[s].column : t->origin;
+}
+
+/* NULL: a direct one, or the origin. */
+static const struct target_computed *slot_computed(const struct target_table *t, size_t s)
+{
+	return s >= t->column_count && s < t->column_count + t->computed_count
+		       ? &t->computed[s - t->column_count]
+		       : NULL;
+}
+
+static bool has_filter(const struct statement_key *k)
+{
+	return k->table->rel && k->table->rel->filter.sql.p;
+}
+
+/* May the rows move into or out of the filter? Otherwise a row stays on its side: its key decides. */
+static bool is_crossing(const struct statement_key *k)
+{
+	switch (k->op) {
+	case STATEMENT_REKEY:
+	case STATEMENT_UPDATE_ONE:
+		return has_filter(k);
+	case STATEMENT_UPDATE:
+		return has_filter(k) && k->table->rel->identity == 'f';
+	case STATEMENT_INSERT:
+	case STATEMENT_DELETE:
+	case STATEMENT_DELETE_ONE:
+	case STATEMENT_OPS:
+		break;
+	}
+	return false;
+}
+
+/* Is the filter asked about the rows' new values? About the old ones? */
+static bool filters_new(const struct statement_key *k)
+{
+	return has_filter(k) && (k->op == STATEMENT_INSERT || is_crossing(k));
+}
+
+static bool filters_old(const struct statement_key *k)
+{
+	return has_filter(k) && k->op != STATEMENT_INSERT;
+}
+
+static bool slot_is_key(const struct statement_key *k, size_t s)
+{
+	const struct target_column *c = slot(k->table, s);
 
 	switch (k->op) {
-	case STATEMENT_INSERT:
-		return false;
 	case STATEMENT_UPDATE:
 	case STATEMENT_DELETE:
 	case STATEMENT_REKEY:
@@ -41,21 +96,43 @@ bool statement_has_key(const struct statement_key *k, size_t column)
 	case STATEMENT_UPDATE_ONE:
 	case STATEMENT_DELETE_ONE:
 		return c->is_written;
+	case STATEMENT_INSERT:
 	case STATEMENT_OPS:
 		break;
 	}
 	return false;
 }
 
-bool statement_has_set(const struct statement_key *k, size_t column)
+/* Is a value known for it? A constant is written once, when its row is inserted. */
+static bool slot_has_value(const struct statement_key *k, size_t s, bool is_insert)
 {
-	const struct target_column *c = &k->table->columns[column];
+	const struct target_computed *computed = slot_computed(k->table, s);
 
-	if (!c->is_written || !k->sets || !column_set_has(k->sets, column))
+	if (s < k->table->column_count)
+		return k->sets && column_set_has(k->sets, s);
+	if (!computed)
+		return is_insert;
+	for (size_t i = 0; i < computed->as->input_count; i++)
+		if (!k->sets || !column_set_has(k->sets, computed->as->inputs[i]))
+			return false;
+	return is_insert || computed->as->input_count > 0;
+}
+
+/* Is it in the list of columns of an INSERT, the one of a crossing included? */
+static bool slot_is_inserted(const struct statement_key *k, size_t s)
+{
+	return (k->op == STATEMENT_INSERT || is_crossing(k)) && slot(k->table, s)->is_written &&
+	       slot_has_value(k, s, true);
+}
+
+/* Is it in SET? */
+static bool slot_is_set(const struct statement_key *k, size_t s)
+{
+	const struct target_column *c = slot(k->table, s);
+
+	if (!c->is_written || !slot_has_value(k, s, false))
 		return false;
 	switch (k->op) {
-	case STATEMENT_INSERT:
-		return true;
 	case STATEMENT_UPDATE:
 		return !c->is_always && (!c->is_key || c->sets_key);
 	case STATEMENT_REKEY:
@@ -63,6 +140,7 @@ bool statement_has_set(const struct statement_key *k, size_t column)
 		return c->is_key || !c->is_always;
 	case STATEMENT_UPDATE_ONE:
 		return !c->is_always;
+	case STATEMENT_INSERT:
 	case STATEMENT_DELETE:
 	case STATEMENT_DELETE_ONE:
 	case STATEMENT_OPS:
@@ -73,11 +151,68 @@ bool statement_has_set(const struct statement_key *k, size_t column)
 
 static bool sets_anything(const struct statement_key *k)
 {
-	for (size_t i = 0; i < k->table->column_count; i++)
-		if (statement_has_set(k, i))
+	for (size_t s = 0; s < slot_count(k->table); s++)
+		if (slot_is_set(k, s))
 			return true;
 	return false;
 }
+
+/* ---- expressions ---- */
+
+/* Is a computed column needed of the old ('o') or the new ('n') row? */
+static bool needs_computed(const struct statement_key *k, size_t i, char part)
+{
+	size_t s = k->table->column_count + i;
+
+	return part == 'o' ? slot_is_key(k, s) : slot_is_set(k, s) || slot_is_inserted(k, s);
+}
+
+static bool needs_filter(const struct statement_key *k, char part)
+{
+	return part == 'o' ? filters_old(k) : filters_new(k);
+}
+
+static bool reads(const struct expression *e, size_t column)
+{
+	for (size_t i = 0; i < e->input_count; i++)
+		if (e->inputs[i] == column)
+			return true;
+	return false;
+}
+
+static bool is_input(const struct statement_key *k, size_t column, char part)
+{
+	const struct target_table *t = k->table;
+
+	if (!t->columns[column].is_read)
+		return false;
+	if (needs_filter(k, part) && reads(&t->rel->filter, column))
+		return true;
+	for (size_t i = 0; i < t->computed_count; i++)
+		if (needs_computed(k, i, part) && reads(t->computed[i].as, column))
+			return true;
+	return false;
+}
+
+static bool needs_expressions(const struct statement_key *k, char part)
+{
+	for (size_t i = 0; i < k->table->computed_count; i++)
+		if (needs_computed(k, i, part))
+			return true;
+	return needs_filter(k, part);
+}
+
+bool statement_has_key(const struct statement_key *k, size_t column)
+{
+	return slot_is_key(k, column) || is_input(k, column, 'o');
+}
+
+bool statement_has_set(const struct statement_key *k, size_t column)
+{
+	return slot_is_set(k, column) || slot_is_inserted(k, column) || is_input(k, column, 'n');
+}
+
+/* ---- the rows ---- */
 
 /* What separates the items of a list: nothing before the first. */
 static void comma(struct buf *out, bool *first)
@@ -88,8 +223,8 @@ static void comma(struct buf *out, bool *first)
 }
 
 /* unnest($1, $2) AS k(o1, n2); parameters are numbered on from *param. */
-static void write_rows(const struct statement_key *k, bool keys, bool sets, int *param,
-		       struct buf *out)
+static void write_unnest(const struct statement_key *k, bool keys, bool sets, int *param,
+			 struct buf *out)
 {
 	size_t n = k->table->column_count;
 	bool first = true;
@@ -114,18 +249,105 @@ static void write_rows(const struct statement_key *k, bool keys, bool sets, int 
 	buf_str(out, ")");
 }
 
+static void write_cast(struct buf *out, const char *value, struct span type)
+{
+	/* regclass alone has a cast from text that is not its input function: it refuses "-" and OIDs. */
+	if (span_eq_str(type, "regclass"))
+		buf_printf(out, "pg_catalog.regclassin(pg_catalog.textout(%s::pg_catalog.text))", value);
+	else
+		buf_printf(out, "%s::%.*s", value, SPAN_ARG(type));
+}
+
+/*
+ * The expressions over the old or new row, as one more item of FROM: ro1, rn1 … and fo, fn. The line
+ * end keeps a comment in an expression from reaching further.
+ */
+static void write_expressions(const struct statement_key *k, char part, struct buf *out)
+{
+	const struct target_table *t = k->table;
+	bool first = true;
+	char value[32];
+
+	buf_str(out, " CROSS JOIN LATERAL (SELECT ");
+	for (size_t i = 0; i < t->computed_count; i++)
+		if (needs_computed(k, i, part)) {
+			comma(out, &first);
+			buf_str(out, "(");
+			buf_add_span(out, t->computed[i].as->sql);
+			buf_str(out, "\n)::");
+			buf_add_span(out, t->computed[i].column.type_name);
+			buf_printf(out, " AS r%c%zu", part, i + 1);
+		}
+	if (needs_filter(k, part)) {
+		comma(out, &first);
+		buf_str(out, "(");
+		buf_add_span(out, t->rel->filter.sql);
+		buf_printf(out, "\n) AS f%c", part);
+	}
+	buf_str(out, " FROM (SELECT ");
+	first = true;
+	for (size_t i = 0; i < t->column_count; i++)
+		if (is_input(k, i, part)) {
+			comma(out, &first);
+			snprintf(value, sizeof(value), "k.%c%zu", part, i + 1);
+			write_cast(out, value, t->columns[i].source_type);
+			buf_str(out, " AS ");
+			pg_quote_ident(out, t->rel->columns[i].name);
+		}
+	buf_printf(out, ") AS \"the source's row\") AS x%c", part);
+}
+
+/* The rows with what is computed of them, to stand in FROM. */
+static void write_computed_rows(const struct statement_key *k, bool keys, bool sets, int *param,
+				struct buf *out)
+{
+	buf_str(out, "SELECT * FROM ");
+	write_unnest(k, keys, sets, param, out);
+	if (keys && needs_expressions(k, 'o'))
+		write_expressions(k, 'o', out);
+	if (sets && needs_expressions(k, 'n'))
+		write_expressions(k, 'n', out);
+}
+
+/* An item of FROM called k. A filtered statement has it in front, since several parts read it. */
+static void write_rows(const struct statement_key *k, bool keys, bool sets, int *param,
+		       struct buf *out)
+{
+	if (has_filter(k)) {
+		buf_str(out, "k");
+	} else if ((keys && needs_expressions(k, 'o')) || (sets && needs_expressions(k, 'n'))) {
+		buf_str(out, "(");
+		write_computed_rows(k, keys, sets, param, out);
+		buf_str(out, ") AS k");
+	} else {
+		write_unnest(k, keys, sets, param, out);
+	}
+}
+
+/* ---- values ---- */
+
 /* k.n3, cast where it travels as another type than the column's: char(3) = text would be compared
  * as text, past the index. regclass alone has a cast from text that is not its input function: it refuses
  * "-" and OIDs. */
-static void write_value(const struct statement_key *k, char part, size_t i, struct buf *out)
+static void write_value(const struct statement_key *k, char part, size_t s, struct buf *out)
 {
-	const struct target_column *c = &k->table->columns[i];
+	const struct target_column *c = slot(k->table, s);
 
-	if (c->type_oid == OID_REGCLASS) {
-		buf_printf(out, "pg_catalog.regclassin(pg_catalog.textout(k.%c%zu))", part, i + 1);
+	if (slot_computed(k->table, s)) {
+		buf_printf(out, "k.r%c%zu", part, s - k->table->column_count + 1);
 		return;
 	}
-	buf_printf(out, "k.%c%zu", part, i + 1);
+	if (c == k->table->origin) {
+		pg_quote_literal(out, k->table->rel->origin_value);
+		buf_str(out, "::");
+		buf_add_span(out, c->type_name);
+		return;
+	}
+	if (c->type_oid == OID_REGCLASS) {
+		buf_printf(out, "pg_catalog.regclassin(pg_catalog.textout(k.%c%zu))", part, s + 1);
+		return;
+	}
+	buf_printf(out, "k.%c%zu", part, s + 1);
 	if (!c->is_native || value_element_oid(c->kind) != c->type_oid) {
 		buf_str(out, "::");
 		buf_add_span(out, c->type_name);
@@ -133,18 +355,22 @@ static void write_value(const struct statement_key *k, char part, size_t i, stru
 }
 
 /* Both sides in the target's text form: for types without =, or whose = is looser than identity. */
-static void write_by_text(const struct statement_key *k, const char *alias, size_t i,
+static void write_by_text(const struct statement_key *k, const char *alias, size_t s,
 			  const char *operator, struct buf * out)
 {
-	const struct target_column *c = &k->table->columns[i];
+	const struct target_column *c = slot(k->table, s);
 
 	buf_printf(out, "%s.", alias);
 	pg_quote_ident(out, c->name);
 	buf_printf(out, "::pg_catalog.text %s ", operator);
-	if (c->type_oid == OID_REGCLASS) {
-		write_value(k, 'o', i, out);
+	if (s >= k->table->column_count) {
+		write_value(k, 'o', s, out);
+		buf_str(out, "::");
+		buf_add_span(out, c->exact_type);
+	} else if (c->type_oid == OID_REGCLASS) {
+		write_value(k, 'o', s, out);
 	} else {
-		buf_printf(out, "k.o%zu::", i + 1);
+		buf_printf(out, "k.o%zu::", s + 1);
 		buf_add_span(out, c->exact_type);
 	}
 	buf_str(out, "::pg_catalog.text");
@@ -154,15 +380,15 @@ static void write_key_match(const struct statement_key *k, struct buf *out)
 {
 	bool first = true;
 
-	for (size_t i = 0; i < k->table->column_count; i++) {
-		const struct target_column *c = &k->table->columns[i];
-		if (!statement_has_key(k, i))
+	for (size_t s = 0; s < slot_count(k->table); s++) {
+		const struct target_column *c = slot(k->table, s);
+		if (!slot_is_key(k, s))
 			continue;
 		if (!first)
 			buf_str(out, " AND ");
 		first = false;
 		if (!c->equals.p) {
-			write_by_text(k, "t", i, "=", out);
+			write_by_text(k, "t", s, "=", out);
 			continue;
 		}
 		buf_str(out, "t.");
@@ -170,7 +396,7 @@ static void write_key_match(const struct statement_key *k, struct buf *out)
 		buf_str(out, " ");
 		buf_add_span(out, c->equals);
 		buf_str(out, " ");
-		write_value(k, 'o', i, out);
+		write_value(k, 'o', s, out);
 	}
 }
 
@@ -178,15 +404,15 @@ static void write_row_match(const struct statement_key *k, struct buf *out)
 {
 	bool first = true;
 
-	for (size_t i = 0; i < k->table->column_count; i++) {
-		const struct target_column *c = &k->table->columns[i];
-		if (!statement_has_key(k, i))
+	for (size_t s = 0; s < slot_count(k->table); s++) {
+		const struct target_column *c = slot(k->table, s);
+		if (!slot_is_key(k, s))
 			continue;
 		if (!first)
 			buf_str(out, " AND ");
 		first = false;
 		if (!c->is_exact) {
-			write_by_text(k, "m", i, "IS NOT DISTINCT FROM", out);
+			write_by_text(k, "m", s, "IS NOT DISTINCT FROM", out);
 			continue;
 		}
 		buf_str(out, "m.");
@@ -195,8 +421,31 @@ static void write_row_match(const struct statement_key *k, struct buf *out)
 		if (c->type_oid == OID_TEXT || c->type_oid == OID_VARCHAR)
 			buf_str(out, " COLLATE pg_catalog.\"C\"");
 		buf_str(out, " IS NOT DISTINCT FROM ");
-		write_value(k, 'o', i, out);
+		write_value(k, 'o', s, out);
 	}
+	if (first)
+		buf_str(out, "true");
+}
+
+/* ---- statements ---- */
+
+/* Which rows a part of the statement is about; the condition goes on from WHERE or AND. */
+enum crossing { STAYS, LEAVES, COMES };
+static void write_crossing(const struct statement_key *k, const char *word, enum crossing crossing,
+			   struct buf *out)
+{
+	static const char *const conditions[] = {
+		[STAYS] = "k.fo AND k.fn",
+		[LEAVES] = "k.fo AND k.fn IS NOT TRUE",
+		[COMES] = "k.fo IS NOT TRUE AND k.fn",
+	};
+
+	if (is_crossing(k))
+		buf_printf(out, "%s%s", word, conditions[crossing]);
+	else if (filters_old(k))
+		buf_printf(out, "%sk.fo", word);
+	else if (filters_new(k))
+		buf_printf(out, "%sk.fn", word);
 }
 
 /* The place of one row that equals the old one; a partition has ctids of its own, hence tableoid.
@@ -219,32 +468,33 @@ static void write_insert(const struct statement_key *k, int *param, struct buf *
 	buf_str(out, "INSERT INTO ");
 	buf_add_span(out, k->table->name);
 	buf_str(out, " AS t (");
-	for (size_t i = 0; i < k->table->column_count; i++)
-		if (statement_has_set(k, i)) {
+	for (size_t s = 0; s < slot_count(k->table); s++)
+		if (slot_is_inserted(k, s)) {
 			comma(out, &first);
-			pg_quote_ident(out, k->table->columns[i].name);
+			pg_quote_ident(out, slot(k->table, s)->name);
 		}
 	buf_str(out, k->table->overrides ? ") OVERRIDING SYSTEM VALUE SELECT " : ") SELECT ");
 	first = true;
-	for (size_t i = 0; i < k->table->column_count; i++)
-		if (statement_has_set(k, i)) {
+	for (size_t s = 0; s < slot_count(k->table); s++)
+		if (slot_is_inserted(k, s)) {
 			comma(out, &first);
-			write_value(k, 'n', i, out);
+			write_value(k, 'n', s, out);
 		}
 	buf_str(out, " FROM ");
 	write_rows(k, false, true, param, out);
+	write_crossing(k, " WHERE ", COMES, out);
 }
 
 static void write_sets(const struct statement_key *k, struct buf *out)
 {
 	bool first = true;
 
-	for (size_t i = 0; i < k->table->column_count; i++)
-		if (statement_has_set(k, i)) {
+	for (size_t s = 0; s < slot_count(k->table); s++)
+		if (slot_is_set(k, s)) {
 			comma(out, &first);
-			pg_quote_ident(out, k->table->columns[i].name);
+			pg_quote_ident(out, slot(k->table, s)->name);
 			buf_str(out, " = ");
-			write_value(k, 'n', i, out);
+			write_value(k, 'n', s, out);
 		}
 }
 
@@ -265,6 +515,7 @@ static void write_update(const struct statement_key *k, int *param, struct buf *
 	write_rows(k, true, true, param, out);
 	buf_str(out, " WHERE ");
 	write_key_match(k, out);
+	write_crossing(k, " AND ", STAYS, out);
 }
 
 static void write_delete(const struct statement_key *k, int *param, struct buf *out)
@@ -275,6 +526,7 @@ static void write_delete(const struct statement_key *k, int *param, struct buf *
 	write_rows(k, true, false, param, out);
 	buf_str(out, " WHERE ");
 	write_key_match(k, out);
+	write_crossing(k, " AND ", LEAVES, out);
 }
 
 static void write_update_one(const struct statement_key *k, int *param, struct buf *out)
@@ -294,6 +546,7 @@ static void write_update_one(const struct statement_key *k, int *param, struct b
 	buf_str(out, ", ");
 	write_rows(k, false, true, param, out);
 	buf_str(out, " WHERE t.tableoid = m.o AND t.ctid = m.i");
+	write_crossing(k, " AND ", STAYS, out);
 }
 
 static void write_delete_one(const struct statement_key *k, int *param, struct buf *out)
@@ -302,260 +555,98 @@ static void write_delete_one(const struct statement_key *k, int *param, struct b
 	buf_add_span(out, k->table->name);
 	buf_str(out, " AS t USING ");
 	write_one(k, param, out);
+	if (has_filter(k)) {
+		buf_str(out, ", ");
+		write_rows(k, true, false, param, out);
+	}
 	buf_str(out, " WHERE t.tableoid = m.o AND t.ctid = m.i");
+	write_crossing(k, " AND ", LEAVES, out);
 }
 
-static void write_returning(const struct statement_key *k, struct buf *out)
+static void write_main(const struct statement_key *k, int *param, struct buf *out)
 {
-	if (k->op == STATEMENT_INSERT || k->op == STATEMENT_DELETE ||
-	    k->op == STATEMENT_DELETE_ONE || sets_anything(k))
+	bool returns = true;
+
+	switch (k->op) {
+	case STATEMENT_INSERT:
+		write_insert(k, param, out);
+		break;
+	case STATEMENT_UPDATE:
+	case STATEMENT_REKEY:
+		write_update(k, param, out);
+		returns = sets_anything(k);
+		break;
+	case STATEMENT_DELETE:
+		write_delete(k, param, out);
+		break;
+	case STATEMENT_UPDATE_ONE:
+		write_update_one(k, param, out);
+		returns = sets_anything(k);
+		break;
+	case STATEMENT_DELETE_ONE:
+		write_delete_one(k, param, out);
+		break;
+	case STATEMENT_OPS:
+		assert(false);
+	}
+	if (returns)
 		buf_str(out, " RETURNING 1");
+}
+
+static void write_expect(const char *seen, const char *wanted, struct span what, struct buf *out)
+{
+	buf_printf(out, "foreshadow.expect(%s, %s, ", seen, wanted);
+	pg_quote_literal(out, what);
+	buf_str(out, ")");
+}
+
+/* The two parts of a crossing beside the update of what stays, and what each must count. */
+static void write_crossed(const struct statement_key *k, struct span what, int *param, struct buf *out)
+{
+	buf_str(out, "), d AS (");
+	if (k->op == STATEMENT_UPDATE_ONE)
+		write_delete_one(k, param, out);
+	else
+		write_delete(k, param, out);
+	buf_str(out, " RETURNING 1), i AS (");
+	write_insert(k, param, out);
+	buf_str(out, " RETURNING 1) SELECT ");
+	write_expect("(SELECT count(*) FROM w)", "(SELECT count(*) FROM k WHERE k.fo AND k.fn)", what, out);
+	buf_str(out, ", ");
+	write_expect("(SELECT count(*) FROM d)", "(SELECT count(*) FROM k WHERE k.fo AND k.fn IS NOT TRUE)",
+		     what, out);
+	buf_str(out, ", ");
+	write_expect("(SELECT count(*) FROM i)", "(SELECT count(*) FROM k WHERE k.fo IS NOT TRUE AND k.fn)",
+		     what, out);
+	buf_str(out, ", ");
 }
 
 bool statement_write(const struct statement_key *k, struct buf *out)
 {
 	int param = 0;
-	char what[256];
+	char text[256], wanted[16];
+	struct span what;
 
-	buf_str(out, "WITH w AS (");
-	switch (k->op) {
-	case STATEMENT_INSERT:
-		write_insert(k, &param, out);
-		break;
-	case STATEMENT_UPDATE:
-	case STATEMENT_REKEY:
-		write_update(k, &param, out);
-		break;
-	case STATEMENT_DELETE:
-		write_delete(k, &param, out);
-		break;
-	case STATEMENT_UPDATE_ONE:
-		write_update_one(k, &param, out);
-		break;
-	case STATEMENT_DELETE_ONE:
-		write_delete_one(k, &param, out);
-		break;
-	case STATEMENT_OPS:
-		assert(false);
+	snprintf(text, sizeof(text), "%.*s %s", SPAN_ARG(k->table->label), statement_op_name(k->op));
+	what = span_str(text);
+	buf_str(out, "WITH ");
+	if (has_filter(k)) {
+		buf_str(out, "k AS MATERIALIZED (");
+		write_computed_rows(k, true, true, &param, out);
+		buf_str(out, "), ");
 	}
-	write_returning(k, out);
-	buf_printf(out, ") SELECT foreshadow.expect((SELECT count(*) FROM w), $%d, ", param + 1);
-	snprintf(what, sizeof(what), "%.*s %s", SPAN_ARG(k->table->label),
-		 statement_op_name(k->op));
-	pg_quote_literal(out, span_str(what));
-	buf_str(out, ")");
+	buf_str(out, "w AS (");
+	write_main(k, &param, out);
+	snprintf(wanted, sizeof(wanted), "$%d", param + 1);
+	if (is_crossing(k)) {
+		write_crossed(k, what, &param, out);
+		write_expect("(SELECT count(*) FROM k)", wanted, what, out);
+		return !buf_failed(out);
+	}
+	buf_str(out, ") SELECT ");
+	write_expect(!has_filter(k)     ? "(SELECT count(*) FROM w)"
+		     : filters_old(k) ? "(SELECT count(*) FROM w) + (SELECT count(*) FROM k WHERE k.fo IS NOT TRUE)"
+				      : "(SELECT count(*) FROM w) + (SELECT count(*) FROM k WHERE k.fn IS NOT TRUE)",
+		     wanted, what, out);
 	return !buf_failed(out);
-}
-
-/* One prepared statement, known by the table's id, the operation and the column set. */
-struct entry {
-	struct entry *next; /* of its hash slot */
-	uint64_t hash;
-	uint64_t table_id;
-	enum statement_op op;
-	uint64_t *sets;
-	size_t words;
-	uint64_t used; /* clock of the last use */
-	struct statement statement;
-};
-
-struct statement_cache {
-	size_t max_count, count;
-	struct entry **slots;
-	size_t slot_count; /* a power of two */
-	uint64_t clock, next_name;
-	struct buf sql;
-	uint32_t *types;
-	size_t type_cap;
-};
-
-struct statement_cache *statement_cache_new(size_t max_count)
-{
-	struct statement_cache *c = calloc(1, sizeof(*c));
-
-	if (!c)
-		return NULL;
-	c->max_count = max_count ? max_count : 1;
-	c->slot_count = 16;
-	while (c->slot_count < c->max_count)
-		c->slot_count *= 2;
-	c->slots = calloc(c->slot_count, sizeof(*c->slots));
-	if (!c->slots) {
-		free(c);
-		return NULL;
-	}
-	buf_init(&c->sql, (size_t)1 << 20);
-	return c;
-}
-
-static void entry_free(struct entry *e)
-{
-	if (!e)
-		return;
-	free(e->sets);
-	free(e);
-}
-
-void statement_cache_reset(struct statement_cache *c)
-{
-	for (size_t i = 0; i < c->slot_count; i++)
-		while (c->slots[i]) {
-			struct entry *e = c->slots[i];
-			c->slots[i] = e->next;
-			entry_free(e);
-		}
-	c->count = 0;
-}
-
-void statement_cache_free(struct statement_cache *c)
-{
-	if (!c)
-		return;
-	statement_cache_reset(c);
-	buf_release(&c->sql);
-	free(c->types);
-	free(c->slots);
-	free(c);
-}
-
-static uint64_t set_word(const uint64_t *set, size_t i)
-{
-	return set ? set[i] : 0;
-}
-
-static uint64_t mix(uint64_t h, uint64_t v)
-{
-	h = (h ^ v) * UINT64_C(0x9E3779B97F4A7C15);
-	return h ^ h >> 29;
-}
-
-static uint64_t key_hash(const struct statement_key *k, size_t words)
-{
-	uint64_t h = mix(mix(0, k->table->id), k->op);
-
-	for (size_t i = 0; i < words; i++)
-		h = mix(h, set_word(k->sets, i));
-	return h;
-}
-
-static bool entry_is(const struct entry *e, const struct statement_key *k, uint64_t hash)
-{
-	if (e->hash != hash || e->table_id != k->table->id || e->op != k->op)
-		return false;
-	for (size_t i = 0; i < e->words; i++)
-		if (e->sets[i] != set_word(k->sets, i))
-			return false;
-	return true;
-}
-
-static struct entry *entry_new(const struct statement_key *k, uint64_t hash, size_t words)
-{
-	struct entry *e = calloc(1, sizeof(*e));
-
-	if (!e)
-		return NULL;
-	e->sets = calloc(words + 1, sizeof(*e->sets));
-	if (!e->sets) {
-		free(e);
-		return NULL;
-	}
-	e->hash = hash;
-	e->table_id = k->table->id;
-	e->op = k->op;
-	e->words = words;
-	for (size_t i = 0; i < words; i++)
-		e->sets[i] = set_word(k->sets, i);
-	return e;
-}
-
-/* Which array type each parameter has, in the order of the header; the count last. */
-static int param_types(struct statement_cache *c, const struct statement_key *k)
-{
-	size_t n = k->table->column_count, need = 2 * n + 1;
-	int count = 0;
-
-	if (c->type_cap < need) {
-		uint32_t *types = realloc(c->types, need * sizeof(*types));
-		if (!types)
-			return -1;
-		c->types = types;
-		c->type_cap = need;
-	}
-	for (int part = 0; part < 2; part++)
-		for (size_t i = 0; i < n; i++)
-			if (part == 0 ? statement_has_key(k, i) : statement_has_set(k, i))
-				c->types[count++] = !k->table->columns[i].is_native
-							? OID_TEXT_ARRAY
-							: value_array_oid(
-							      k->table->columns[i].kind);
-	c->types[count++] = OID_INT8;
-	return count;
-}
-
-static bool drop_oldest(struct statement_cache *c, PGconn *conn, int *sends, struct fault *f)
-{
-	struct entry **oldest = NULL;
-	char sql[64];
-
-	for (size_t i = 0; i < c->slot_count; i++)
-		for (struct entry **at = &c->slots[i]; *at; at = &(*at)->next)
-			if (!oldest || (*at)->used < (*oldest)->used)
-				oldest = at;
-	assert(oldest);
-	struct entry *e = *oldest;
-	snprintf(sql, sizeof(sql), "DEALLOCATE %s", e->statement.name);
-	*oldest = e->next;
-	entry_free(e);
-	c->count--;
-	if (!PQsendQueryParams(conn, sql, 0, NULL, NULL, NULL, NULL, 0))
-		return pg_fault(conn, NULL, f);
-	++*sends;
-	return true;
-}
-
-static bool prepare(struct statement_cache *c, PGconn *conn, const struct statement_key *k,
-		    struct statement *s, int *sends, struct fault *f)
-{
-	buf_reset(&c->sql);
-	s->param_count = param_types(c, k);
-	if (s->param_count < 0 || !statement_write(k, &c->sql))
-		return fault(f, FAULT_INTERNAL, "no memory for a statement on %.*s",
-			     SPAN_ARG(k->table->label));
-	snprintf(s->name, sizeof(s->name), "s%llu", (unsigned long long)++c->next_name);
-	if (!PQsendPrepare(conn, s->name, buf_cstr(&c->sql), s->param_count, c->types))
-		return pg_fault(conn, NULL, f);
-	++*sends;
-	return true;
-}
-
-const struct statement *statement_get(struct statement_cache *c, PGconn *conn,
-				      const struct statement_key *k, int *ret_sends,
-				      struct fault *f)
-{
-	size_t words = column_set_words(k->table->column_count);
-	uint64_t hash = key_hash(k, words);
-	struct entry **slot = &c->slots[hash & (c->slot_count - 1)];
-
-	*ret_sends = 0;
-	for (struct entry *e = *slot; e; e = e->next)
-		if (entry_is(e, k, hash)) {
-			e->used = ++c->clock;
-			return &e->statement;
-		}
-	if (c->count >= c->max_count && !drop_oldest(c, conn, ret_sends, f))
-		return NULL;
-	struct entry *e = entry_new(k, hash, words);
-	if (!e) {
-		fault(f, FAULT_INTERNAL, "no memory for a prepared statement");
-		return NULL;
-	}
-	if (!prepare(c, conn, k, &e->statement, ret_sends, f)) {
-		entry_free(e);
-		return NULL;
-	}
-	e->used = ++c->clock;
-	e->next = *slot;
-	*slot = e;
-	c->count++;
-	return &e->statement;
 }

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * statement - the SQL of each (table, operation, column set), and which of it a connection has
- * prepared.
+ * statement - the SQL of each (table, operation, column set).
  *
  * Each statement takes one array per column (unnest) and last the number of rows it must hit, and
  * RAISES on the server (foreshadow.expect, FS002) unless it hits exactly as many: a pipelined
  * COMMIT behind an UPDATE of 0 rows would pass.
  *
- * Parameters, in this order: one array for each column of keys (in column order), one for each
- * column of sets, then the wanted count as int8. Arrays of text where !is_native.
+ * Computed columns and the filter are expressions over a row of the source's columns, made of the
+ * parameters inside the statement. A filtered table has an update of a row that may cross the filter
+ * (is_crossing in statement.c) as three statements in one: update what stays, delete what leaves,
+ * insert what comes; each counts what it must.
  *
- * The text is a pure function; the cache belongs to one connection and its lane.
+ * Parameters, in this order: one array for each source column of which the old value is needed (in
+ * column order), one for each of which the new one is, then the count of rows as int8. Arrays of text
+ * where !is_native.
+ *
+ * Pure.
  */
 #ifndef SHADOW_STATEMENT_H
 #define SHADOW_STATEMENT_H
@@ -48,30 +53,11 @@ struct statement_key {
 	const uint64_t *sets; /* columns with a new value; NULL for deletes */
 };
 
-/* Which columns become parameters, per the order above. */
+/* Which source columns become parameters, per the order above. */
 bool statement_has_key(const struct statement_key *k, size_t column);
 bool statement_has_set(const struct statement_key *k, size_t column);
 
 /* The SQL; false: out is full. */
 bool statement_write(const struct statement_key *k, struct buf *out);
 
-struct statement {
-	char name[16];   /* "s1", "s2", ... */
-	int param_count; /* arrays and the count */
-};
-
-struct statement_cache;
-struct statement_cache *statement_cache_new(size_t max_count);
-void statement_cache_free(struct statement_cache *c);
-/* After a reconnect or DEALLOCATE ALL: nothing is prepared any more. */
-void statement_cache_reset(struct statement_cache *c);
-
-/*
- * The statement for k, to be used on conn (in pipeline mode). *ret_sends counts the commands sent
- * for it on the way (a DEALLOCATE, a Parse), each of which has a result of its own before the
- * execution's. NULL and a fault: the connection is broken or memory is full.
- */
-const struct statement *statement_get(struct statement_cache *c, PGconn *conn,
-				      const struct statement_key *k, int *ret_sends,
-				      struct fault *f);
 #endif

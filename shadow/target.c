@@ -158,17 +158,22 @@ static void write_type(const struct column *c, struct buf *out)
 		buf_add_span(out, c->type_name);
 }
 
-static bool missing_column(const struct target_table *t, const struct column *c, struct fault *f)
+/* c: the source's, or NULL where the column is not made of one. */
+static bool missing_column(const struct target_table *t, struct span name, const struct column *c,
+			   struct fault *f)
 {
 	struct buf ddl;
 
 	buf_init(&ddl, 4096);
 	buf_printf(&ddl, "ALTER TABLE %.*s ADD COLUMN ", SPAN_ARG(t->name));
-	pg_quote_ident(&ddl, c->name);
+	pg_quote_ident(&ddl, name);
 	buf_str(&ddl, " ");
-	write_type(c, &ddl);
+	if (c)
+		write_type(c, &ddl);
+	else
+		buf_str(&ddl, "<type>");
 	fault(f, FAULT_STOP, "%.*s on the target has no column \"%.*s\": %s", SPAN_ARG(t->label),
-	      SPAN_ARG(c->name), buf_cstr(&ddl));
+	      SPAN_ARG(name), buf_cstr(&ddl));
 	buf_release(&ddl);
 	return false;
 }
@@ -215,12 +220,13 @@ static bool suits(const struct target_table *t, const struct column *c,
 		return true;
 	buf_init(&ddl, 4096);
 	buf_printf(&ddl, "ALTER TABLE %.*s ALTER COLUMN ", SPAN_ARG(t->name));
-	pg_quote_ident(&ddl, c->name);
+	pg_quote_ident(&ddl, tc->name);
 	buf_str(&ddl, " TYPE ");
 	write_type(c, &ddl);
 	fault(f, FAULT_STOP,
-	      "%.*s on the target has type %.*s for column \"%.*s\", the source %.*s: %s",
-	      SPAN_ARG(t->label), SPAN_ARG(tc->exact_type), SPAN_ARG(c->name),
+	      "%.*s on the target has type %.*s for column \"%.*s\", the source %.*s: %s, or compute "
+	      "it by a transformation rule",
+	      SPAN_ARG(t->label), SPAN_ARG(tc->exact_type), SPAN_ARG(tc->name),
 	      SPAN_ARG(c->type_name), buf_cstr(&ddl));
 	buf_release(&ddl);
 	return false;
@@ -258,30 +264,18 @@ static bool key_is_loose(const struct relation *rel, enum value_kind kind)
 	       kind == VALUE_NUMERIC || kind == VALUE_DECIMAL || kind == VALUE_OTHER;
 }
 
-static bool read_column(struct target_table *t, size_t i, const PGresult *r, int row,
-			struct arena *a, struct fault *f)
+/* What the target says of one of its columns. */
+static bool read_facts(const PGresult *r, int row, struct arena *a, struct target_column *tc,
+		       struct fault *f)
 {
-	const struct column *c = &t->rel->columns[i];
-	struct target_column *tc = &t->columns[i];
-	char typtype = letter(r, row, 5);
-
-	*tc = (struct target_column) {
-		.name = arena_dup(a, pg_value(r, row, 0)),
-		.type_name = arena_dup(a, pg_value(r, row, 7)),
-		.exact_type = arena_dup(a, pg_value(r, row, 8)),
-		.type_oid = (uint32_t)pg_i64(r, row, 4),
-		.kind = c->type.kind,
-		.is_written = letter(r, row, 2) == 0,
-		.is_always = letter(r, row, 1) == 'a',
-		.is_key = c->is_key,
-	};
-	if (arena_failed(a))
-		return no_memory(f);
-	tc->is_native = is_native(tc->kind, tc->type_oid);
-	tc->is_exact = is_exact(tc->type_oid, typtype);
-	tc->sets_key = c->is_key && key_is_loose(t->rel, tc->kind);
-	t->overrides = t->overrides || (tc->is_written && tc->is_always);
-	return !tc->is_written || suits(t, c, tc, letter(r, row, 6), f);
+	tc->name = arena_dup(a, pg_value(r, row, 0));
+	tc->type_name = arena_dup(a, pg_value(r, row, 7));
+	tc->exact_type = arena_dup(a, pg_value(r, row, 8));
+	tc->type_oid = (uint32_t)pg_i64(r, row, 4);
+	tc->is_written = letter(r, row, 2) == 0;
+	tc->is_always = letter(r, row, 1) == 'a';
+	tc->is_exact = is_exact(tc->type_oid, letter(r, row, 5));
+	return !arena_failed(a) || no_memory(f);
 }
 
 static int find_column(const PGresult *r, struct span name)
@@ -292,20 +286,132 @@ static int find_column(const PGresult *r, struct span name)
 	return -1;
 }
 
+/* A column whose values are written as they are. */
+static bool read_column(struct target_table *t, size_t i, const PGresult *r, struct arena *a,
+			struct fault *f)
+{
+	const struct column *c = &t->rel->columns[i];
+	struct target_column *tc = &t->columns[i];
+	int row = find_column(r, c->target);
+
+	if (row < 0)
+		return missing_column(t, c->target, c, f);
+	if (!read_facts(r, row, a, tc, f))
+		return false;
+	tc->is_key = c->is_key;
+	tc->is_native = is_native(tc->kind, tc->type_oid);
+	tc->sets_key = c->is_key && key_is_loose(t->rel, tc->kind);
+	t->overrides = t->overrides || (tc->is_written && tc->is_always);
+	return !tc->is_written || suits(t, c, tc, letter(r, row, 6), f);
+}
+
+/* A column that an expression or a constant fills. */
+static bool read_other(struct target_table *t, struct span name, const PGresult *r, struct arena *a,
+		       struct target_column *tc, struct fault *f)
+{
+	int row = find_column(r, name);
+
+	if (row < 0)
+		return missing_column(t, name, NULL, f);
+	if (!read_facts(r, row, a, tc, f))
+		return false;
+	if (!tc->is_written)
+		return fault(f, FAULT_STOP,
+			     "column \"%.*s\" of %.*s on the target is GENERATED, and a "
+			     "transformation rule computes it: drop the rule, or ALTER TABLE %.*s ALTER "
+			     "COLUMN \"%.*s\" DROP EXPRESSION",
+			     SPAN_ARG(name), SPAN_ARG(t->label), SPAN_ARG(t->name), SPAN_ARG(name));
+	t->overrides = t->overrides || tc->is_always;
+	return true;
+}
+
+static bool read_computed(struct target_table *t, const PGresult *r, struct arena *a, struct fault *f)
+{
+	const struct relation *rel = t->rel;
+
+	t->computed = arena_alloc(a, rel->computed_count * sizeof(*t->computed) + 1);
+	for (size_t i = 0; t->computed && i < rel->computed_count; i++) {
+		struct target_computed *c = &t->computed[t->computed_count++];
+
+		c->as = &rel->computed[i].as;
+		if (!read_other(t, rel->computed[i].column, r, a, &c->column, f))
+			return false;
+		c->column.is_key = rel->computed[i].is_key;
+	}
+	if (t->computed && rel->origin_column.p)
+		t->origin = arena_alloc(a, sizeof(*t->origin));
+	if (t->origin) {
+		if (!read_other(t, rel->origin_column, r, a, t->origin, f))
+			return false;
+		t->origin->is_key = true;
+	}
+	return !arena_failed(a) || no_memory(f);
+}
+
+static void mark_inputs(struct target_table *t, const struct expression *e)
+{
+	for (size_t i = 0; i < e->input_count; i++)
+		t->columns[e->inputs[i]].is_read = true;
+}
+
+/* The type an expression sees a column as: the source's, or text where the target has no such type. */
+static bool read_source_type(PGconn *conn, struct target_table *t, size_t i, struct arena *a,
+			     struct fault *f)
+{
+	const char *name = arena_str(a, t->rel->columns[i].type_name);
+	PGresult *r = name ? pg_query_params(conn, f, "SELECT to_regtype($1) IS NOT NULL", 1, &name)
+			   : NULL;
+
+	if (!r)
+		return name ? false : no_memory(f);
+	t->columns[i].source_type = is_true(r, 0, 0) ? t->rel->columns[i].type_name
+						     : span_str("pg_catalog.text");
+	PQclear(r);
+	return true;
+}
+
+/* What does not depend on the target's columns. */
+static bool read_source_side(PGconn *conn, struct target_table *t, struct arena *a, struct fault *f)
+{
+	for (size_t i = 0; i < t->rel->computed_count; i++)
+		mark_inputs(t, &t->rel->computed[i].as);
+	mark_inputs(t, &t->rel->filter);
+	for (size_t i = 0; i < t->column_count; i++) {
+		struct target_column *tc = &t->columns[i];
+
+		tc->kind = t->rel->columns[i].type.kind;
+		tc->is_native = is_native(tc->kind, value_element_oid(tc->kind));
+		if (tc->is_read && !read_source_type(conn, t, i, a, f))
+			return false;
+	}
+	return true;
+}
+
+/* Does the migration fill this column of the target? */
+static bool is_filled(const struct target_table *t, struct span name)
+{
+	for (size_t i = 0; i < t->column_count; i++)
+		if (t->rel->columns[i].target.p && span_eq(t->rel->columns[i].target, name))
+			return true;
+	for (size_t i = 0; i < t->computed_count; i++)
+		if (span_eq(t->computed[i].column.name, name))
+			return true;
+	return t->origin && span_eq(t->origin->name, name);
+}
+
 /* Columns that only the target has must be able to do without a value. */
 static bool check_others(const struct target_table *t, const PGresult *r, struct fault *f)
 {
 	for (int row = 0; row < PQntuples(r); row++) {
 		struct span name = pg_value(r, row, 0);
-		bool known = !is_true(r, row, 3);
-		for (size_t i = 0; !known && i < t->column_count; i++)
-			known = span_eq(t->rel->columns[i].name, name);
-		if (!known)
+
+		if (is_true(r, row, 3) && !is_filled(t, name))
 			return fault(
 			    f, FAULT_STOP,
 			    "column \"%.*s\" of %.*s on the target is NOT NULL without a "
 			    "default, and the source does not have it: ALTER TABLE %.*s ALTER "
-			    "COLUMN \"%.*s\" DROP NOT NULL, or SET DEFAULT",
+			    "COLUMN \"%.*s\" DROP NOT NULL, or SET DEFAULT, or compute it by a "
+			    "transformation rule",
 			    SPAN_ARG(name), SPAN_ARG(t->label), SPAN_ARG(t->name), SPAN_ARG(name));
 	}
 	return true;
@@ -313,37 +419,37 @@ static bool check_others(const struct target_table *t, const PGresult *r, struct
 
 static bool read_columns(PGconn *conn, struct target_table *t, struct arena *a, struct fault *f)
 {
-	PGresult *r = ask(conn, columns_sql, t->oid, f);
-	bool ok = r != NULL;
+	PGresult *r;
+	bool ok = read_source_side(conn, t, a, f);
 
-	for (size_t i = 0; ok && i < t->column_count; i++) {
-		int row = find_column(r, t->rel->columns[i].name);
-		ok = row < 0 ? missing_column(t, &t->rel->columns[i], f)
-			     : read_column(t, i, r, row, a, f);
-	}
-	ok = ok && check_others(t, r, f);
+	r = ok ? ask(conn, columns_sql, t->oid, f) : NULL;
+	ok = r != NULL;
+	for (size_t i = 0; ok && i < t->column_count; i++)
+		ok = !t->rel->columns[i].target.p || read_column(t, i, r, a, f);
+	ok = ok && read_computed(t, r, a, f) && check_others(t, r, f);
 	PQclear(r);
 	return ok;
 }
 
-static size_t column_named(const struct target_table *t, struct span name)
+/* The key column of this name, or NULL. */
+static struct target_column *key_column(struct target_table *t, struct span name)
 {
-	size_t i = 0;
-
-	while (i < t->column_count && !span_eq(t->columns[i].name, name))
-		i++;
-	return i;
+	for (size_t i = 0; i < t->column_count; i++)
+		if (t->columns[i].is_key && span_eq(t->columns[i].name, name))
+			return &t->columns[i];
+	for (size_t i = 0; i < t->computed_count; i++)
+		if (t->computed[i].column.is_key && span_eq(t->computed[i].column.name, name))
+			return &t->computed[i].column;
+	return t->origin && span_eq(t->origin->name, name) ? t->origin : NULL;
 }
 
 /* How many of the index's columns (rows first..end) are key columns. */
-static size_t keys_in(const struct target_table *t, const PGresult *r, int first, int end)
+static size_t keys_in(struct target_table *t, const PGresult *r, int first, int end)
 {
 	size_t n = 0;
 
-	for (int row = first; row < end; row++) {
-		size_t i = column_named(t, pg_value(r, row, 2));
-		n += i < t->column_count && t->columns[i].is_key;
-	}
+	for (int row = first; row < end; row++)
+		n += key_column(t, pg_value(r, row, 2)) != NULL;
 	return n;
 }
 
@@ -362,12 +468,27 @@ static bool read_index(struct target_table *t, const PGresult *r, int first, int
 	if (!is_own || (size_t)(end - first) != t->key_count || t->has_key_index)
 		return true;
 	for (int row = first; row < end; row++) {
-		struct target_column *c = &t->columns[column_named(t, pg_value(r, row, 2))];
+		struct target_column *c = key_column(t, pg_value(r, row, 2));
 		struct span op = pg_value(r, row, 3);
 		c->equals = op.p ? arena_dup(a, op) : op;
 	}
 	t->has_key_index = true;
 	return !arena_failed(a);
+}
+
+/* Rows of several sources in one table: equal keys of two of them are different rows. */
+static bool check_origin(const struct target_table *t, struct fault *f)
+{
+	if (!t->origin || (t->has_key_index && !t->more_unique))
+		return true;
+	return fault(f, FAULT_STOP,
+		     "%.*s on the target takes rows of several source tables: wanted one unique index, on "
+		     "its key and column \"%.*s\" together, found %s, where equal keys of two sources "
+		     "would collide; next step: ALTER TABLE %.*s DROP CONSTRAINT … , ADD PRIMARY KEY "
+		     "(\"%.*s\", …)",
+		     SPAN_ARG(t->label), SPAN_ARG(t->origin->name),
+		     t->more_unique ? "another one" : "none", SPAN_ARG(t->name),
+		     SPAN_ARG(t->origin->name));
 }
 
 static bool read_indexes(PGconn *conn, struct target_table *t, struct arena *a, struct fault *f)
@@ -383,7 +504,7 @@ static bool read_indexes(PGconn *conn, struct target_table *t, struct arena *a, 
 		ok = read_index(t, r, first, end, a) || no_memory(f);
 	}
 	PQclear(r);
-	return ok;
+	return ok && check_origin(t, f);
 }
 
 static bool name_table(struct target_table *t, struct arena *a, struct fault *f)
@@ -418,7 +539,7 @@ struct target_table *target_read(PGconn *conn, const struct relation *rel, struc
 		.id = atomic_fetch_add(&last_id, 1) + 1,
 		.columns = columns,
 		.column_count = rel->column_count,
-		.key_count = rel->key_count,
+		.key_count = rel->key_count + (rel->origin_column.p != NULL),
 		.is_keyless = rel->keyless,
 	};
 	if (!name_table(t, a, f) || !read_table(conn, t, f) || !read_columns(conn, t, a, f) ||

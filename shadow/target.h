@@ -14,19 +14,29 @@
 #include "core/pg.h"
 #include "core/relation.h"
 
+/* A column of the target, and (in target_table.columns) how the source column's values travel that
+ * are written there as they are. */
 struct target_column {
-	struct span name;       /* as on the target */
+	struct span name;       /* as on the target; absent: values are not written as they are */
 	struct span type_name;  /* base type, "schema"."name", no typmod: for casts of parameters */
 	struct span exact_type; /* format_type with typmod: for comparing by text */
 	struct span equals;     /* operator of the key, OPERATOR("schema".=); absent: no equality */
 	uint32_t type_oid;      /* base type */
 	enum value_kind kind;   /* of the relation's column */
-	bool is_written;        /* false: generated on the target */
+	struct span source_type; /* what expressions see the source's column as: a type's name */
+	bool is_read;           /* by an expression */
+	bool is_written;        /* false: generated on the target, or without a name there */
 	bool is_always;         /* GENERATED ALWAYS AS IDENTITY: never in SET */
 	bool is_key;
 	bool is_native; /* parameter: binary array of the kind; false: text[] and a cast */
 	bool is_exact;  /* equal values are identical: may be compared by = when keyless */
 	bool sets_key;  /* a key column whose equal values may differ (numeric): in SET too */
+};
+
+/* A column of the target that an expression over the source's columns computes. */
+struct target_computed {
+	struct target_column column;
+	const struct expression *as;
 };
 
 struct target_table {
@@ -36,7 +46,11 @@ struct target_table {
 	struct span name;              /* "schema"."table", quoted */
 	struct span label;             /* schema.table, for messages */
 	struct target_column *columns; /* one per column of rel, same order */
-	size_t column_count, key_count;
+	size_t column_count;
+	size_t key_count; /* columns of the target by which a row is found: origin too */
+	struct target_computed *computed;
+	size_t computed_count;
+	struct target_column *origin; /* of a merged table, or NULL: rel->origin_value is written there */
 	bool is_keyless;
 	bool is_ordered; /* never merged: source order (keyless, key not canonical, more_unique) */
 	bool is_partitioned;

@@ -67,13 +67,20 @@ static void write_name(const struct truncate_fact *fact, struct buf *out)
 		pg_quote_table(out, rel->schema, rel->table);
 }
 
+/* Its rows share the target's table with those of other sources. */
+static bool is_merged(const struct truncate_fact *fact)
+{
+	return fact->table->rel->origin_column.p;
+}
+
 static bool write_truncate(const struct truncate_fact *facts, size_t count, struct buf *out)
 {
 	bool any = false;
 
 	for (size_t i = 0; i < count; i++) {
 		const struct truncate_fact *fact = &facts[i];
-		if (!truncated_oid(fact) || fact->is_referenced || seen_before(facts, i))
+		if (!truncated_oid(fact) || fact->is_referenced || is_merged(fact) ||
+		    seen_before(facts, i))
 			continue;
 		buf_str(out, any ? ", " : "TRUNCATE ");
 		if (!fact->is_partitioned || truncated_oid(fact) == fact->leaf_oid)
@@ -86,6 +93,45 @@ static bool write_truncate(const struct truncate_fact *facts, size_t count, stru
 	return any;
 }
 
+static void write_origin(const struct relation *rel, const char *word, struct buf *out)
+{
+	if (!rel->origin_column.p)
+		return;
+	buf_str(out, word);
+	pg_quote_ident(out, rel->origin_column);
+	buf_str(out, " = ");
+	pg_quote_literal(out, rel->origin_value);
+}
+
+/* Are the target's columns called as the source's? */
+static bool has_own_names(const struct relation *rel)
+{
+	for (size_t i = 0; i < rel->column_count; i++)
+		if (!span_eq(rel->columns[i].target, rel->columns[i].name))
+			return false;
+	return true;
+}
+
+/* The bound speaks of the source's columns. */
+static void write_bound(const struct relation *rel, struct buf *out)
+{
+	bool first = true;
+
+	buf_str(out, "(SELECT ");
+	buf_add_span(out, rel->bound);
+	buf_str(out, " FROM (SELECT ");
+	for (size_t i = 0; i < rel->column_count; i++) {
+		if (!rel->columns[i].target.p)
+			continue;
+		buf_str(out, first ? "" : ", ");
+		first = false;
+		pg_quote_ident(out, rel->columns[i].target);
+		buf_str(out, " AS ");
+		pg_quote_ident(out, rel->columns[i].name);
+	}
+	buf_str(out, ") AS \"the source's row\")");
+}
+
 static bool write_delete(const struct truncate_fact *fact, struct buf *out, struct fault *f)
 {
 	const struct relation *rel = fact->table->rel;
@@ -95,6 +141,7 @@ static bool write_delete(const struct truncate_fact *fact, struct buf *out, stru
 		if (!fact->is_partitioned || truncated_oid(fact) == fact->leaf_oid)
 			buf_str(out, "ONLY ");
 		write_name(fact, out);
+		write_origin(rel, " WHERE ", out);
 		buf_str(out, ";\n");
 		return true;
 	}
@@ -107,7 +154,11 @@ static bool write_delete(const struct truncate_fact *fact, struct buf *out, stru
 		    SPAN_ARG(rel->target_table));
 	pg_quote_table(out, rel->target_schema, rel->target_table);
 	buf_str(out, " WHERE ");
-	buf_add_span(out, rel->bound);
+	if (has_own_names(rel))
+		buf_add_span(out, rel->bound);
+	else
+		write_bound(rel, out);
+	write_origin(rel, " AND ", out);
 	buf_str(out, ";\n");
 	return true;
 }
@@ -118,8 +169,8 @@ bool truncate_write(const struct truncate_fact *facts, size_t count, bool is_rep
 	for (size_t i = 0; i < count; i++) {
 		const struct truncate_fact *fact = &facts[i];
 		const struct relation *rel = fact->table->rel;
-		bool is_plain = truncated_oid(fact) && !fact->is_referenced;
-		if (is_plain || (truncated_oid(fact) && seen_before(facts, i)))
+		bool is_plain = truncated_oid(fact) && !fact->is_referenced && !is_merged(fact);
+		if (is_plain || (truncated_oid(fact) && !is_merged(fact) && seen_before(facts, i)))
 			continue;
 		if (fact->is_referenced && !is_replica)
 			return fault(

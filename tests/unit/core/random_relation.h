@@ -60,6 +60,40 @@ static inline void random_column(struct arena *a, size_t i, struct column *col)
 	}
 }
 
+/* An expression over some of the columns that travel. */
+static inline struct expression random_expression(struct arena *a, const struct relation *rel)
+{
+	uint32_t *inputs = arena_alloc(a, rel->column_count * sizeof(*inputs));
+	struct expression e = { span_str("upper(\"a b\") -- x"), inputs, 0 };
+
+	for (size_t i = 0; i < rel->column_count; i++)
+		if (!rel->columns[i].is_dropped && random_below(4) == 0)
+			inputs[e.input_count++] = (uint32_t)i;
+	return e;
+}
+
+static inline void random_mapping(struct arena *a, struct relation *rel)
+{
+	for (size_t i = 0; i < rel->column_count; i++) {
+		struct column *col = &rel->columns[i];
+
+		col->is_dropped = !col->is_key && random_below(8) == 0;
+		if (!col->is_dropped && random_below(8))
+			col->target = random_below(2) ? col->name : span_str("else");
+	}
+	rel->computed = arena_alloc(a, 3 * sizeof(*rel->computed));
+	for (size_t n = random_below(3); rel->computed_count < n;)
+		rel->computed[rel->computed_count++] = (struct computed) {
+			span_str("c"), random_expression(a, rel), random_below(2)
+		};
+	if (random_below(2))
+		rel->filter = random_expression(a, rel);
+	if (random_below(2)) {
+		rel->origin_column = span_str("o");
+		rel->origin_value = span_str(random_below(2) ? "eu" : "");
+	}
+}
+
 static inline struct relation *random_relation(struct arena *a)
 {
 	struct relation *rel = arena_alloc(a, sizeof(*rel));
@@ -88,6 +122,7 @@ static inline struct relation *random_relation(struct arena *a)
 		rel->key_count += rel->columns[i].is_key;
 	}
 	rel->keyless = rel->key_count == 0;
+	random_mapping(a, rel);
 	return rel;
 }
 
@@ -161,7 +196,7 @@ static inline struct value *random_row(struct arena *a, const struct relation *r
 		const struct value_type *t = &rel->columns[i].type;
 		size_t dice = random_below(8);
 
-		if (dice == 0)
+		if (dice == 0 || rel->columns[i].is_dropped)
 			row[i].state = VALUE_IS_NULL;
 		else if (dice == 1 && may_be_unchanged)
 			row[i].state = VALUE_IS_UNCHANGED;

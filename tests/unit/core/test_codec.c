@@ -106,12 +106,14 @@ static void oracle_row(avro_value_t *envelope, const char *name, const struct re
 	avro_value_set_branch(&field, row ? 1 : 0, &record);
 	if (!row)
 		avro_value_set_null(&record);
-	for (size_t i = 0; row && i < rel->column_count; i++) {
+	for (size_t i = 0, at = 0; row && i < rel->column_count; i++) {
 		const struct column *col = &rel->columns[i];
+		if (col->is_dropped)
+			continue;
 		bool is_sent = !is_before || rel->identity == 'f' || col->is_key ||
 			       col->is_identity;
 
-		avro_value_get_by_index(&record, i, &column, NULL);
+		avro_value_get_by_index(&record, at++, &column, NULL);
 		oracle_value(&column, &col->type, is_sent ? &row[i] : &null);
 	}
 }

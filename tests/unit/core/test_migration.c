@@ -85,6 +85,52 @@ static void every_key_of_this_version_is_taken(void **state)
 	migration_release(&m);
 }
 
+static void mappings_are_names_as_the_catalog_has_them(void **state)
+{
+	struct migration m;
+	const struct mapping *orders;
+	struct mapped to;
+
+	(void)state;
+	must_parse(&m, BASE
+		   "schema_mapping:\n"
+		   "  - from: public.*\n    to: sales.*\n"
+		   "  - from: Public.\"Or\"\"ders\"\n    to: sales.orders\n"
+		   "    columns: {Cust: customer_id, note: ~, qty: {to: '\"Quantity\"', type: bigint},\n"
+		   "              secret: {to: ~}, same: {type: text}}\n"
+		   "    origin: {column: shop, value: eu}\n"
+		   "transformation_rules:\n"
+		   "  - {table: sales.orders, column: Total, type: \"numeric(12,2)\", as: \"x / 100.0\"}\n"
+		   "  - {table: sales.orders, where: \"tenant <> 0\"}\n");
+	to = mappings_table(&m.mappings, span_str("public"), span_str("Or\"ders"));
+	orders = to.mapping;
+	assert_non_null(orders);
+	assert_true(span_eq_str(to.schema, "sales") && span_eq_str(to.table, "orders"));
+	assert_int_equal(orders->line, 9);
+	assert_true(span_eq_str(mapping_column(orders, span_str("cust"))->to, "customer_id"));
+	assert_true(mapping_column(orders, span_str("note"))->is_dropped);
+	assert_true(span_eq_str(mapping_column(orders, span_str("qty"))->to, "Quantity"));
+	assert_string_equal(mapping_column(orders, span_str("qty"))->type, "bigint");
+	assert_null(mapping_column(orders, span_str("secret"))->to.p);
+	assert_false(mapping_column(orders, span_str("secret"))->is_dropped);
+	assert_true(span_eq_str(mapping_column(orders, span_str("same"))->to, "same"));
+	assert_null(mapping_column(orders, span_str("other")));
+	assert_true(span_eq_str(orders->origin_column, "shop"));
+	/* All of a schema; and what nobody maps. */
+	to = mappings_table(&m.mappings, span_str("public"), span_str("x"));
+	assert_true(span_eq_str(to.schema, "sales") && span_eq_str(to.table, "x"));
+	to = mappings_table(&m.mappings, span_str("other"), span_str("x"));
+	assert_null(to.mapping);
+	assert_true(span_eq_str(to.schema, "other") && span_eq_str(to.table, "x"));
+	assert_int_equal(m.mappings.transform_count, 2);
+	assert_true(span_eq_str(m.mappings.transforms[0].column, "total"));
+	assert_string_equal(m.mappings.transforms[0].as, "x / 100.0");
+	assert_string_equal(
+	    mappings_filter(&m.mappings, span_str("sales"), span_str("orders"))->as, "tenant <> 0");
+	assert_null(mappings_filter(&m.mappings, span_str("sales"), span_str("x")));
+	migration_release(&m);
+}
+
 static const struct refusal {
 	const char *yaml;
 	const char *words[4]; /* all in the message */
@@ -140,12 +186,35 @@ static const struct refusal {
 	{ "migration: 1st\n", { "[a-z][a-z0-9_]" } },
 	{ "migration: a-b\n", { "[a-z][a-z0-9_]" } },
 	{ "migration: a2345678901234567890123456789012345678901\n", { "[a-z][a-z0-9_]" } },
+	/* mapping and rules */
+	{ BASE "schema_mapping: {from: a.b}\n", { "m.yaml:6: schema_mapping:", "expected a list" } },
+	{ BASE "schema_mapping: [a]\n", { "m.yaml:6: schema_mapping:", "found text" } },
+	{ BASE "schema_mapping:\n  - {to: c.d}\n",
+	  { "m.yaml:7: schema_mapping.from: missing", "schema.table" } },
+	{ BASE "schema_mapping: [{form: a.b}]\n", { "unknown key schema_mapping.form;", "from" } },
+	{ BASE "schema_mapping: [{from: ab}]\n", { "m.yaml:6: schema_mapping.from", "\"ab\"" } },
+	{ BASE "schema_mapping: [{from: a.b.c}]\n", { "schema_mapping.from", "schema.table" } },
+	{ BASE "schema_mapping: [{from: '*.b'}]\n", { "schema_mapping.from", "schema.table" } },
+	{ BASE "schema_mapping: [{from: 'a.*', to: b.c}]\n", { "m.yaml:6:", "schema.* for both" } },
+	{ BASE "schema_mapping: [{from: 'a.*', columns: {x: y}}]\n", { "m.yaml:6:", "of one table" } },
+	{ BASE "schema_mapping:\n - {from: a.b, to: a.c}\n - {from: a.B}\n",
+	  { "m.yaml:8: schema_mapping.from", "line 7" } },
+	{ BASE "schema_mapping: [{from: a.b, columns: {x: y, X: z}}]\n", { "\"x\" is given twice" } },
+	{ BASE "schema_mapping: [{from: a.b, columns: {x: [y]}}]\n", { "columns.x", "found a list" } },
+	{ BASE "schema_mapping: [{from: a.b, columns: {x: {too: y}}}]\n", { "columns.*.too", "to" } },
+	{ BASE "schema_mapping: [{from: a.b, origin: {column: x}}]\n", { "origin", "column and value" } },
+	{ BASE "transformation_rules:\n  - {column: x, as: '1'}\n",
+	  { "m.yaml:7: transformation_rules.table: missing" } },
+	{ BASE "transformation_rules: [{table: a.b}]\n", { "m.yaml:6:", "column and as, or where" } },
+	{ BASE "transformation_rules: [{table: a.b, as: '1'}]\n", { "transformation_rules.column" } },
+	{ BASE "transformation_rules: [{table: a.b, column: x, where: y}]\n", { "leave out column" } },
+	{ BASE "transformation_rules: [{table: a.b, where: y, as: x}]\n", { "either as or where" } },
+	{ BASE "transformation_rules: [{table: 'a.*', where: y}]\n", { "transformation_rules.table" } },
+	{ BASE "transformation_rules:\n - {table: a.b, where: y}\n - {table: A.b, where: z}\n",
+	  { "m.yaml:8:", "the rows already, in line 7" } },
 	/* not in this version */
 	{ BASE "unique: late\n", { "m.yaml:6: unique", "not in this version", "early" } },
 	{ BASE "order: transaction\n", { "order", "not in this version", "key" } },
-	{ BASE "schema_mapping:\n  - {from: a.b, to: c.d}\n",
-	  { "m.yaml:7: schema_mapping", "not in this version" } },
-	{ BASE "transformation_rules: [{table: a.b}]\n", { "not in this version" } },
 	{ BASE "risk: {shadow_threshold: 0.05}\n",
 	  { "risk.shadow_threshold", "not in this version" } },
 	{ BASE "resolve: {shadow: lossless}\n",
@@ -430,6 +499,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_smallest_file_gets_all_defaults),
 		cmocka_unit_test(every_key_of_this_version_is_taken),
+		cmocka_unit_test(mappings_are_names_as_the_catalog_has_them),
 		cmocka_unit_test(what_is_wrong_is_refused_with_its_place),
 		cmocka_unit_test(a_literal_password_is_refused_and_not_shown),
 		cmocka_unit_test(a_literal_password_is_refused_with_the_ways_out),

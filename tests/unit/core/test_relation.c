@@ -39,6 +39,8 @@ static int teardown(void **state)
 static struct relation *orders(void)
 {
 	static struct column columns[3];
+	static const uint32_t inputs[] = { 0, 1 };
+	static struct computed computed;
 	static struct relation rel;
 
 	columns[0] = (struct column) { .name = span_str("a"),
@@ -53,7 +55,10 @@ static struct relation *orders(void)
 				       .typmod = 786438,
 				       .type_name = span_str("numeric"),
 				       .type = { VALUE_DECIMAL, 12, 2 } };
+	computed = (struct computed) { span_str("cents"), { span_str("total * 100"), inputs + 1, 1 }, false };
 	columns[2] = columns[0];
+	columns[0].target = span_str("a");
+	columns[2].target = span_str("bb");
 	columns[2].name = span_str("b");
 	columns[2].type.kind = VALUE_TEXT;
 	rel = (struct relation) {
@@ -72,6 +77,11 @@ static struct relation *orders(void)
 		.columns = columns,
 		.column_count = 3,
 		.key_count = 2,
+		.computed = &computed,
+		.computed_count = 1,
+		.filter = { span_str("a > 0"), inputs, 1 },
+		.origin_column = span_str("shop"),
+		.origin_value = span_str("eu"),
 	};
 	return &rel;
 }
@@ -84,12 +94,17 @@ static const char orders_json[] =
     "\"keyless\":false,\"merge\":true,\"routing\":\"key\",\"routing_reason\":null,"
     "\"fingerprint\":\"c15d213aa4d7a795\",\"columns\":["
     "{\"name\":\"a\",\"type_oid\":20,\"typmod\":-1,\"type_name\":\"bigint\",\"kind\":\"int8\","
-    "\"precision\":0,\"scale\":0,\"key\":true,\"identity\":true,\"collates\":false},"
+    "\"precision\":0,\"scale\":0,\"key\":true,\"identity\":true,\"collates\":false,"
+    "\"dropped\":false,\"target\":\"a\"},"
     "{\"name\":\"total\",\"type_oid\":1700,\"typmod\":786438,\"type_name\":\"numeric\","
     "\"kind\":\"decimal\",\"precision\":12,\"scale\":2,\"key\":false,\"identity\":false,"
-    "\"collates\":false},"
+    "\"collates\":false,\"dropped\":false,\"target\":null},"
     "{\"name\":\"b\",\"type_oid\":20,\"typmod\":-1,\"type_name\":\"bigint\",\"kind\":\"text\","
-    "\"precision\":0,\"scale\":0,\"key\":true,\"identity\":true,\"collates\":false}]}";
+    "\"precision\":0,\"scale\":0,\"key\":true,\"identity\":true,\"collates\":false,"
+    "\"dropped\":false,\"target\":\"bb\"}],"
+    "\"computed\":[{\"column\":\"cents\",\"as\":\"total * 100\",\"inputs\":[1],\"key\":false}],"
+    "\"filter\":{\"as\":\"a > 0\",\"inputs\":[0]},"
+    "\"origin_column\":\"shop\",\"origin_value\":\"eu\"}";
 
 static void a_relation_is_written_like_this(void **state)
 {
@@ -177,6 +192,18 @@ static void anything_else_is_refused(void **state)
 		{ "\"precision\":12", "\"precision\":0", "\"scale\"" },
 		{ "\"scale\":2", "\"scale\":13", "\"scale\"" },
 		{ "\"typmod\":-1", "\"typmod\":2147483648", "\"typmod\"" },
+		{ "\"dropped\":false,\"target\":null", "\"dropped\":true,\"target\":\"x\"", "\"dropped\"" },
+		{ "\"dropped\":false,\"target\":null", "\"dropped\":true,\"target\":null", "\"inputs\"" },
+		{ "\"dropped\":false,\"target\":\"a\"", "\"dropped\":true,\"target\":null", "\"dropped\"" },
+		{ "\"inputs\":[1]", "\"inputs\":[3]", "\"inputs\"" },
+		{ "\"inputs\":[1]", "\"inputs\":[-1]", "\"inputs\"" },
+		{ "\"inputs\":[1]", "\"inputs\":[1,1]", "\"inputs\"" },
+		{ "\"inputs\":[1]", "\"inputs\":[\"a\"]", "\"inputs\"" },
+		{ "\"inputs\":[0]", "\"inputs\":null", "\"inputs\"" },
+		{ "\"as\":\"total * 100\"", "\"as\":\"\"", "\"as\"" },
+		{ "\"computed\":[", "\"computed\":{},\"x\":[", "\"computed\"" },
+		{ "\"filter\":{", "\"filter\":{\"y\":1,", "\"filter\"" },
+		{ "\"origin_value\":\"eu\"", "\"origin_value\":null", "\"origin_value\"" },
 	};
 	struct relation *rel;
 
@@ -228,6 +255,40 @@ static void the_shape_is_name_type_typmod_and_key_in_order(void **state)
 	assert_false(relation_same_shape(&a, &b));
 }
 
+static void the_mapping_is_all_that_decides_what_is_on_the_target(void **state)
+{
+	struct column columns[3];
+	struct computed computed;
+	struct relation a = *orders(), b = a;
+
+	memcpy(columns, a.columns, sizeof(columns));
+	computed = a.computed[0];
+	b.columns = columns;
+	b.computed = &computed;
+	b.version = 3;
+	assert_true(relation_same_mapping(&a, &b));
+	b.target_table = span_str("elsewhere");
+	assert_false(relation_same_mapping(&a, &b));
+	b.target_table = a.target_table;
+	columns[0].target = span_str("x");
+	assert_false(relation_same_mapping(&a, &b));
+	columns[0].target = a.columns[0].target;
+	columns[1].is_dropped = true;
+	assert_false(relation_same_mapping(&a, &b));
+	columns[1].is_dropped = false;
+	computed.as.sql = span_str("total * 10");
+	assert_false(relation_same_mapping(&a, &b));
+	computed = a.computed[0];
+	b.filter.sql = span(NULL, 0);
+	assert_false(relation_same_mapping(&a, &b));
+	b.filter = a.filter;
+	b.origin_value = span_str("us");
+	assert_false(relation_same_mapping(&a, &b));
+	b.origin_value = a.origin_value;
+	b.computed_count = 0;
+	assert_false(relation_same_mapping(&a, &b));
+}
+
 /* --- keys --- */
 
 static const char *key(const struct relation *rel, int64_t a, const char *b)
@@ -244,7 +305,12 @@ static const char *key(const struct relation *rel, int64_t a, const char *b)
 
 static void a_key_is_the_target_table_and_the_key_columns_in_column_order(void **state)
 {
-	assert_string_equal(key(orders(), -7, "x"), "[\"sales\",\"o d\",\"-7\",\"x\"]");
+	struct relation plain = *orders();
+
+	plain.origin_column = plain.origin_value = span(NULL, 0);
+	assert_string_equal(key(&plain, -7, "x"), "[\"sales\",\"o d\",\"-7\",\"x\"]");
+	/* What tells merged tables apart is part of it. */
+	assert_string_equal(key(orders(), -7, "x"), "[\"sales\",\"o d\",\"eu\",\"-7\",\"x\"]");
 }
 
 static void a_key_is_valid_json_whatever_is_in_it(void **state)
@@ -253,9 +319,10 @@ static void a_key_is_valid_json_whatever_is_in_it(void **state)
 
 	assert_string_equal(
 	    key(rel, 1, "a\"b\\c/\b\n\x1f\x7fgrün"),
-	    "[\"sales\",\"o d\",\"1\",\"a\\\"b\\\\c/\\u0008\\u000a\\u001f\x7fgrün\"]");
-	assert_string_equal(key(rel, 1, "\"\"\""), "[\"sales\",\"o d\",\"1\",\"\\\"\\\"\\\"\"]");
-	assert_string_equal(key(rel, 1, ""), "[\"sales\",\"o d\",\"1\",\"\"]");
+	    "[\"sales\",\"o d\",\"eu\",\"1\",\"a\\\"b\\\\c/\\u0008\\u000a\\u001f\x7fgrün\"]");
+	assert_string_equal(key(rel, 1, "\"\"\""), "[\"sales\",\"o d\",\"eu\",\"1\",\"\\\"\\\"\\\"\"]");
+	assert_string_equal(key(rel, 1, ""), "[\"sales\",\"o d\",\"eu\",\"1\",\"\"]");
+	rel->origin_column = rel->origin_value = span(NULL, 0);
 	rel->target_schema = span_str("s\"1");
 	rel->target_table = span_str("t\\\t");
 	assert_string_equal(key(rel, 1, ""), "[\"s\\\"1\",\"t\\\\\\u0009\",\"1\",\"\"]");
@@ -266,7 +333,7 @@ static void the_key_of_a_keyless_table_is_the_table(void **state)
 	struct relation *rel = orders();
 
 	rel->keyless = true;
-	assert_string_equal(key(rel, 1, "x"), "[\"sales\",\"o d\"]");
+	assert_string_equal(key(rel, 1, "x"), "[\"sales\",\"o d\",\"eu\"]");
 }
 
 static void a_null_in_a_key_is_refused(void **state)
@@ -300,7 +367,8 @@ static void partitions_are_stable(void **state)
 {
 	struct relation *rel = orders();
 
-	assert_int_equal(relation_partition(rel, span_str("[\"sales\",\"o d\",\"1\",\"x\"]"), 12),
+	rel->origin_column = rel->origin_value = span(NULL, 0);
+	assert_int_equal(relation_partition(rel, span_str("[\"sales\",\"o d\",\"eu\",\"1\",\"x\"]"), 12),
 			 6);
 	assert_int_equal(relation_partition(rel, span_str("[\"sales\",\"o d\",\"2\",\"x\"]"), 12),
 			 7);
@@ -352,6 +420,7 @@ int main(void)
 		TEST(what_was_read_does_not_point_into_the_text),
 		TEST(anything_else_is_refused),
 		TEST(the_shape_is_name_type_typmod_and_key_in_order),
+		TEST(the_mapping_is_all_that_decides_what_is_on_the_target),
 		TEST(a_key_is_the_target_table_and_the_key_columns_in_column_order),
 		TEST(a_key_is_valid_json_whatever_is_in_it),
 		TEST(the_key_of_a_keyless_table_is_the_table),
