@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mapping and transformation rules: a target has what the same SQL gives on the source."""
+import random
+import threading
+
+import pytest
+
+from following import assert_balanced, wait_caught_up, wait_live
+from rig.postgres import PINNED
+
+SOURCE = """
+create schema shop_a; create schema shop_b;
+create table customers (id int primary key, first text, last text, email text, born date, secret text, note text);
+alter table customers replica identity full;
+create table orders (id int primary key, customer int, tenant int, total_cents int, qty varchar(10), at timestamp,
+                     doc json, mood text, price numeric(10,2), big text);
+alter table orders replica identity full;
+create table shop_a.items (id int primary key, label text);
+create table shop_b.items (id int primary key, label text);
+create table journal (who int, what text);
+alter table journal replica identity full;
+create table plain (id int primary key, a int, b text);
+insert into customers select i, 'f' || i, 'l' || i, 'mail' || i || '@x', '2000-01-01'::date + i, 'secret' || i, 'n' from generate_series(1, 300) i;
+insert into orders select i, i % 300, i % 3, i * 7, (i % 50)::text, '2024-01-01'::timestamp + i * interval '1 hour', '{"a": 1, "a": 2}',
+  (array['sad', 'ok'])[1 + i % 2], i / 3.0, repeat(md5(i::text), i % 100) from generate_series(1, 600) i;
+insert into shop_a.items select i, 'a' || i from generate_series(1, 50) i;
+insert into shop_b.items select i, 'b' || i from generate_series(1, 70) i;
+insert into journal select i % 7, 'w' || i % 11 from generate_series(1, 200) i;
+insert into plain select i, i, 'p' || i from generate_series(1, 100) i
+"""
+
+TARGET = """
+create schema crm; create schema sales;
+create type mood as enum ('sad', 'ok', 'happy');
+create table crm.people (person_id bigint primary key, name text, email text not null, born timestamp, added text default 'here');
+create table sales.orders (id bigint primary key, customer_id bigint, tenant int, total numeric(12,2) not null, quantity int,
+                           at timestamptz, doc jsonb, mood mood, price money, size int, big text);
+create table items (shop text, id int, label varchar(20), primary key (shop, id));
+create table journal (who text, shout text);
+create table renamed (key int primary key, b text, a text)
+"""
+
+MAPPING = [
+    {"from": "public.customers", "to": "crm.people",
+     "columns": {"id": {"to": "person_id", "type": "bigint"}, "first": {"to": None}, "last": {"to": None}, "secret": None, "note": None}},
+    {"from": "public.orders", "to": "sales.orders",
+     "columns": {"customer": "customer_id", "total_cents": {"to": None}, "qty": {"to": "quantity", "type": "int"}}},
+    {"from": "shop_a.items", "to": "public.items", "origin": {"column": "shop", "value": "a"}},
+    {"from": "shop_b.items", "to": "public.items", "origin": {"column": "shop", "value": "it's b"}},
+    {"from": "public.journal", "columns": {"what": {"to": None}}},
+    {"from": "public.plain", "to": "public.renamed", "columns": {"id": "key", "a": "b", "b": "a"}},
+]
+RULES = [
+    {"table": "crm.people", "column": "name", "as": "first || ' ' || last"},
+    {"table": "crm.people", "column": "email", "as": "'x' || md5(email || id)"},
+    {"table": "sales.orders", "column": "total", "type": "numeric(12,2)", "as": "round(total_cents / 100.0, 2) -- cents"},
+    {"table": "sales.orders", "column": "at", "as": "at at time zone 'Europe/Berlin'"},
+    {"table": "sales.orders", "column": "size", "as": "length(big)"},
+    {"table": "sales.orders", "where": "tenant <> 0"},
+    {"table": "public.journal", "column": "shout", "as": "upper(what)"},
+    {"table": "public.journal", "where": "who <> 3 and what <> 'w5'"},
+]
+# What each table of the target must be, asked of the source.
+WANTED = {
+    "select person_id, name, email, born, added from crm.people":
+        "select id::bigint, first || ' ' || last, 'x' || md5(email || id), born::timestamp, 'here' from customers",
+    "select id, customer_id, tenant, total, quantity, at, doc, mood, price, size, big from sales.orders":
+        "select id::bigint, customer::bigint, tenant, round(total_cents / 100.0, 2)::numeric(12,2), qty::int,"
+        " at at time zone 'Europe/Berlin', doc::jsonb, mood, price::money, length(big), big from orders where tenant <> 0",
+    "select shop, id, label from items":
+        "select 'a', id, label from shop_a.items union all select 'it''s b', id, label from shop_b.items",
+    "select who, shout from journal":
+        "select who::text, upper(what) from journal where who <> 3 and what <> 'w5'",
+    "select key, b, a from renamed": "select id, a::text, b from plain",
+}
+
+
+def rows(db, query):
+    """As COPY prints them, sorted."""
+    with db.connect() as connection:
+        for name, value in PINNED.items():
+            connection.execute("select set_config(%s, %s, false)", (name, value))
+        connection.execute("set search_path = public")
+        with connection.cursor().copy(f"copy ({query}) to stdout") as copy:
+            return sorted(bytes(line) for line in copy)
+
+
+def assert_mapped(m, wanted=WANTED):
+    for db in m.targets():
+        for on_target, on_source in wanted.items():
+            seen, expected = rows(db, on_target), rows(m.source, on_source)
+            assert seen == expected, (f"{db}: {on_target}\n{len(seen)} rows, expected {len(expected)}\nonly there: "
+                                      f"{[r for r in seen if r not in expected][:5]}\nmissing: "
+                                      f"{[r for r in expected if r not in seen][:5]}")
+
+
+def make(migration, source=SOURCE, target=TARGET, **config):
+    m = migration(**{"schema": "exists", "create_shadow": True, "schema_mapping": MAPPING, "transformation_rules": RULES,
+                     "tables": {"include": ["public.*", "shop_?.*"]}, **config})
+    m.source.execute(source)
+    for db in m.targets():
+        db.execute(target)
+    return m
+
+
+def change(rng, connection):
+    """One transaction of what an application might do."""
+    n, i = rng.randrange(16), rng.randint(1, 700)
+    statements = {
+        0: f"update orders set tenant = (tenant + 1) % 3 where id = {i}",
+        1: f"update orders set tenant = 0, total_cents = total_cents + 1 where id between {i} and {i + 5}",
+        2: f"update orders set tenant = 1 where id between {i} and {i + 5}",
+        3: f"update orders set id = id + 1000000, mood = 'happy' where id = {i}",
+        4: f"insert into orders values ({i}, 1, {i % 3}, {i}, '7', now(), '{{}}', 'ok', 1.5, repeat('x', {i % 9000})) on conflict do nothing",
+        5: f"delete from orders where id = {i}; insert into orders (id, tenant, total_cents, mood) values ({i}, {i % 3}, 5, 'sad')",
+        6: f"update orders set big = repeat(md5('{i}'), 100), qty = null where id = {i}",
+        7: f"update customers set first = 'F{i}', secret = 's' where id = {i % 300}",
+        8: f"update customers set last = null where id = {i % 300}; update customers set last = 'back' where id = {i % 300}",
+        9: f"delete from customers where id = {i % 300}",
+        10: f"insert into customers values ({i % 300}, 'new', 'er', 'm', '1999-09-09') on conflict (id) do update set email = 'again'",
+        11: f"update shop_a.items set label = 'A{i}' where id = {i % 60}; insert into shop_b.items values ({i % 100}, 'B{i}') on conflict (id) do update set label = 'u'",
+        12: f"delete from shop_b.items where id = {i % 60}; update shop_a.items set id = id + 1000 where id = {i % 60} and not exists (select from shop_a.items where id = 1000 + {i % 60})",
+        13: f"update journal set who = (who + {i}) % 9 where what = 'w{i % 11}'",
+        14: f"insert into journal values ({i % 5}, 'w{i % 8}'); delete from journal where ctid in (select ctid from journal where who = {i % 7} limit 2)",
+        15: f"update plain set a = a + 1, b = 'x' where id = {i % 100}; update plain set id = -id where id = {i % 100}",
+    }
+    connection.execute(statements[n])
+
+
+def write_load(m, rng, transactions, sessions=3):
+    failures = []
+
+    def session(seed):
+        own = random.Random(seed)
+        try:
+            with m.source.connect() as connection:
+                for _ in range(transactions // sessions):
+                    change(own, connection)
+        except Exception as failure:  # shown by the test
+            failures.append(failure)
+
+    threads = [threading.Thread(target=session, args=(rng.random(),)) for _ in range(sessions)]
+    for thread in threads:
+        thread.start()
+    return threads, failures
+
+
+def test_everything_at_once_under_load_and_kill_9(migration, rng, is_long):
+    m = make(migration)
+    m.start()
+    wait_live(m)
+    assert_mapped(m)
+    threads, failures = write_load(m, rng, 6000 if is_long else 900)
+    m.source.poll("select count(*) > 50 from orders where big like 'x%' or tenant = 0", True)
+    m.kill9()
+    m.start()
+    for thread in threads:
+        thread.join()
+    assert not [f for f in failures if "deadlock" not in str(f)], failures
+    wait_caught_up(m)
+    assert_mapped(m)
+    m.source.execute("truncate shop_b.items; insert into shop_b.items values (1, 'after'); truncate orders;"
+                     "insert into orders (id, tenant, total_cents) values (1, 1, 100), (2, 0, 100)")
+    wait_caught_up(m)
+    assert_mapped(m)
+    m.stop()
+    for db in m.targets():
+        assert_balanced(m, db)
