@@ -10,6 +10,8 @@
 #include "cli/cli.h"
 #include "ingest/catalog.h"
 #include "ingest/source.h"
+#include "shadow/expressions.h"
+#include "shadow/schema.h"
 
 enum verdict { VERDICT_OK, VERDICT_WARN, VERDICT_FAIL };
 static const char *const verdict_names[] = { "ok", "warn", "FAIL" };
@@ -17,6 +19,8 @@ static const char *const verdict_names[] = { "ok", "warn", "FAIL" };
 enum { CATALOG_BYTES = 512 << 20 };
 
 struct report {
+	struct arena arena;       /* of the catalog */
+	struct catalog catalog;   /* the source's; empty while it could not be read */
 	bool json;
 	json_t *items;
 	int failed;
@@ -62,26 +66,62 @@ static void check_slot(struct report *r, PGconn *conn, const struct migration *m
 	say(r, is_in_danger ? VERDICT_WARN : VERDICT_OK, "slot", text);
 }
 
-static void check_tables(struct report *r, PGconn *conn, const struct migration *m, struct arena *a)
+/* What the mapping makes of a table's columns, where it makes anything of them. */
+static void write_mapping(const struct relation *rel, struct buf *out)
 {
-	struct catalog catalog = { 0 };
-	struct fault f = { 0 };
-	char text[600];
+	for (size_t i = 0; i < rel->column_count; i++) {
+		const struct column *col = &rel->columns[i];
 
-	if (!catalog_read(conn, m, a, &catalog, &f)) {
+		if (col->is_dropped)
+			buf_printf(out, ", %.*s dropped", SPAN_ARG(col->name));
+		else if (!col->target.p)
+			buf_printf(out, ", %.*s not written", SPAN_ARG(col->name));
+		else if (!span_eq(col->target, col->name))
+			buf_printf(out, ", %.*s -> %.*s", SPAN_ARG(col->name), SPAN_ARG(col->target));
+	}
+	for (size_t i = 0; i < rel->computed_count; i++)
+		buf_printf(out, ", %.*s computed", SPAN_ARG(rel->computed[i].column));
+	if (rel->filter.sql.p)
+		buf_str(out, ", rows filtered");
+	if (rel->origin_column.p)
+		buf_printf(out, ", merged, %.*s = '%.*s'", SPAN_ARG(rel->origin_column),
+			   SPAN_ARG(rel->origin_value));
+}
+
+static void say_table(struct report *r, const struct relation *rel)
+{
+	struct buf b;
+
+	buf_init(&b, 1 << 20);
+	buf_printf(&b, "%.*s.%.*s -> %.*s.%.*s", SPAN_ARG(rel->schema), SPAN_ARG(rel->table),
+		   SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table));
+	write_mapping(rel, &b);
+	buf_printf(&b, ", routing %s%s%.*s", rel->routing == ROUTE_KEY ? "key" : "table",
+		   rel->routing_reason.n ? ": " : "", SPAN_ARG(rel->routing_reason));
+	say(r, rel->keyless ? VERDICT_WARN : VERDICT_OK, "table", buf_cstr(&b));
+	buf_release(&b);
+}
+
+static void check_tables(struct report *r, PGconn *conn, const struct migration *m)
+{
+	struct catalog catalog;
+	struct fault f = { 0 };
+
+	if (!catalog_read(conn, m, &r->arena, &r->catalog, &f)) {
+		r->catalog = (struct catalog) { 0 };
 		say_fault(r, "tables", &f);
 		return;
 	}
-	for (size_t i = 0; i < catalog.relation_count; i++) {
-		const struct relation *rel = catalog.relations[i];
-		snprintf(text, sizeof(text), "%.*s.%.*s -> %.*s.%.*s, routing %s%s%.*s", SPAN_ARG(rel->schema),
-			 SPAN_ARG(rel->table), SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table),
-			 rel->routing == ROUTE_KEY ? "key" : "table", rel->routing_reason.n ? ": " : "",
-			 SPAN_ARG(rel->routing_reason));
-		say(r, rel->keyless ? VERDICT_WARN : VERDICT_OK, "table", text);
-	}
+	catalog = r->catalog;
+	for (size_t i = 0; i < catalog.relation_count; i++)
+		say_table(r, catalog.relations[i]);
 	for (size_t i = 0; i < catalog.note_count; i++)
 		say(r, VERDICT_WARN, "table", catalog.notes[i]);
+	for (size_t i = 0; i < catalog.mistake_count; i++) {
+		struct fault mistake = { .kind = FAULT_USAGE };
+		snprintf(mistake.text, sizeof(mistake.text), "%s", catalog.mistakes[i]);
+		say_fault(r, "rule", &mistake);
+	}
 	for (size_t i = 0; i < catalog.refusal_count; i++) {
 		struct fault refusal = { .kind = FAULT_STOP };
 		snprintf(refusal.text, sizeof(refusal.text), "%s", catalog.refusals[i]);
@@ -97,11 +137,9 @@ static void check_tables(struct report *r, PGconn *conn, const struct migration 
 
 static void check_source(struct report *r, const struct migration *m)
 {
-	struct arena a;
 	struct fault f = { 0 };
 	PGconn *conn = pg_connect(&m->source, PG_PLAIN, m->slot, &f);
 
-	arena_init(&a, CATALOG_BYTES);
 	if (!conn || !source_check(conn, &f)) {
 		say_fault(r, "source", &f);
 	} else {
@@ -111,10 +149,9 @@ static void check_source(struct report *r, const struct migration *m)
 		say(r, VERDICT_OK, "source", text);
 	}
 	if (conn) {
-		check_slot(r, conn, m, &a);
-		check_tables(r, conn, m, &a);
+		check_slot(r, conn, m, &r->arena);
+		check_tables(r, conn, m);
 	}
-	arena_release(&a);
 	pg_close(&conn);
 }
 
@@ -157,6 +194,47 @@ static bool check_writable(PGconn *conn, const char *name, struct fault *f)
 				   name, PQuser(conn), PQdb(conn), PQuser(conn));
 }
 
+struct said {
+	struct report *r;
+	const struct relation *rel;
+	const char *server;
+};
+
+/* As the server prints it back: what it understood, not what was written. */
+static void say_rule(void *arg, struct span column, struct span understood)
+{
+	struct said *s = arg;
+	char text[1200];
+
+	snprintf(text, sizeof(text), "%.*s.%.*s%s%.*s on the %s: %.*s", SPAN_ARG(s->rel->target_schema),
+		 SPAN_ARG(s->rel->target_table), column.p ? "." : ", rows", SPAN_ARG(column), s->server,
+		 SPAN_ARG(understood));
+	say(s->r, VERDICT_OK, "rule", text);
+}
+
+/* Mistakes that the source already found would only be said again. */
+static void check_rules(struct report *r, PGconn *conn, const struct migration *m, const char *server)
+{
+	for (size_t i = 0; r->catalog.mistake_count == 0 && i < r->catalog.relation_count; i++) {
+		struct said said = { r, r->catalog.relations[i], server };
+		struct fault f = { 0 };
+
+		if (!expressions_check(conn, m, r->catalog.relations[i], say_rule, &said, &f))
+			say_fault(r, "rule", &f);
+	}
+}
+
+/* With schema: exists the tables are there: their columns and types. */
+static void check_columns(struct report *r, PGconn *conn, const struct migration *m, enum role role)
+{
+	for (size_t i = 0; m->schema == SCHEMA_EXISTS && i < r->catalog.relation_count; i++) {
+		struct fault f = { 0 };
+
+		if (!schema_target(conn, m, role, r->catalog.relations[i], &r->arena, &f))
+			say_fault(r, "columns", &f);
+	}
+}
+
 static void check_target(struct report *r, const struct migration *m, enum role role)
 {
 	const struct pg_server *server = migration_target(m, role);
@@ -173,6 +251,10 @@ static void check_target(struct report *r, const struct migration *m, enum role 
 		snprintf(text, sizeof(text), "PostgreSQL %d, database %s%s", PQserverVersion(conn) / 10000,
 			 is_ours ? server->dbname : PQdb(conn), is_ours ? ", made by the first run if missing" : "");
 		say(r, VERDICT_OK, server->name, text);
+		if (!is_ours) {
+			check_columns(r, conn, m, role);
+			check_rules(r, conn, m, server->name);
+		}
 	}
 	pg_close(&conn);
 }
@@ -215,6 +297,7 @@ bool cmd_check(struct cli *c, struct fault *f)
 	struct report r = { .json = c->json, .items = json_array() };
 
 	(void)f;
+	arena_init(&r.arena, CATALOG_BYTES);
 	check_source(&r, &c->m);
 	check_target(&r, &c->m, ROLE_SHADOW);
 	check_target(&r, &c->m, ROLE_PRIMARY);
@@ -227,5 +310,6 @@ bool cmd_check(struct cli *c, struct fault *f)
 	else
 		puts("ready");
 	json_decref(r.items);
+	arena_release(&r.arena);
 	return true;
 }

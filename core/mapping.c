@@ -79,6 +79,16 @@ struct mapped mappings_table(const struct mappings *m, struct span schema, struc
 				 found->to_table.p ? found->to_table : table };
 }
 
+int mappings_line(const struct mappings *m, struct span schema, struct span table)
+{
+	struct mapped to = mappings_table(m, schema, table);
+
+	for (size_t i = 0; i < m->transform_count && !to.mapping; i++)
+		if (span_eq(m->transforms[i].schema, to.schema) && span_eq(m->transforms[i].table, to.table))
+			return m->transforms[i].line;
+	return to.mapping ? to.mapping->line : 0;
+}
+
 const struct mapping_column *mapping_column(const struct mapping *m, struct span column)
 {
 	for (size_t i = 0; m && i < m->column_count; i++)

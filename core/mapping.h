@@ -66,6 +66,9 @@ const struct mapping_column *mapping_column(const struct mapping *m, struct span
 const struct transform *mappings_filter(const struct mappings *m, struct span schema,
 					struct span table);
 
+/* The line about a source table, or 0: none is. */
+int mappings_line(const struct mappings *m, struct span schema, struct span table);
+
 /* "schema.table", parts in double quotes where needed, as catalog names. table may be NULL: one part
  * only. *ret_any (may be NULL: refused) if the table is an unquoted *. False: not such a name. */
 bool mapping_name(const char *text, struct arena *a, struct span *ret_schema, struct span *ret_table,

@@ -11,6 +11,7 @@
 #include "core/child.h"
 #include "core/failpoint.h"
 #include "core/log.h"
+#include "shadow/expressions.h"
 #include "shadow/target.h"
 #include "shadow/toc.h"
 
@@ -527,15 +528,30 @@ static bool prepare_create(const struct migration *m, enum role role, PGconn *ta
 	return write_state(target, m, "prepared", f);
 }
 
+struct target_table *schema_target(PGconn *target, const struct migration *m, enum role role,
+				   const struct relation *rel, struct arena *a, struct fault *f)
+{
+	const char *name = migration_target(m, role)->name;
+	int line = mappings_line(&m->mappings, rel->root_schema, rel->root_table);
+	struct target_table *t = target_read(target, rel, a, f);
+
+	if (!t && line)
+		fault_in(f, "%s: %s:%d", name, m->path, line);
+	else if (!t)
+		fault_in(f, "%s", name);
+	return t;
+}
+
 /* Columns by name and type, as applying will want them: the first difference, with the DDL. */
-static bool compare_columns(PGconn *target, const char *name, const struct schema_scope *scope, struct fault *f)
+static bool compare_columns(PGconn *target, const struct migration *m, enum role role,
+			    const struct schema_scope *scope, struct fault *f)
 {
 	struct arena a;
 	bool ok = true;
 
 	arena_init(&a, COLUMNS_BYTES);
 	for (size_t i = 0; ok && i < scope->count; i++) {
-		ok = target_read(target, scope->relations[i], &a, f) || fault_in(f, "%s", name);
+		ok = schema_target(target, m, role, scope->relations[i], &a, f);
 		arena_reset(&a);
 	}
 	arena_release(&a);
@@ -560,7 +576,26 @@ static bool prepare_exists(const struct migration *m, enum role role, PGconn *ta
 			     "%s: table %s holds rows, and its first copy wants it empty; TRUNCATE it, or exclude "
 			     "it in tables:",
 			     name, c.first_filled);
-	return compare_columns(target, name, scope, f) && write_state(target, m, "finished", f);
+	return compare_columns(target, m, role, scope, f) && write_state(target, m, "finished", f);
+}
+
+/* The rules of each table, once for all leaves of a root. */
+static bool check_rules(const struct migration *m, enum role role, PGconn *target,
+			const struct schema_scope *scope, struct fault *f)
+{
+	const struct relation *last = NULL;
+
+	for (size_t i = 0; i < scope->count; i++) {
+		const struct relation *rel = scope->relations[i];
+
+		if (last && span_eq(rel->root_schema, last->root_schema) &&
+		    span_eq(rel->root_table, last->root_table))
+			continue;
+		last = rel;
+		if (!expressions_check(target, m, rel, NULL, NULL, f))
+			return fault_in(f, "%s", migration_target(m, role)->name);
+	}
+	return true;
 }
 
 bool schema_prepare(const struct migration *m, enum role role, const struct schema_scope *scope, struct fault *f)
@@ -571,7 +606,8 @@ bool schema_prepare(const struct migration *m, enum role role, const struct sche
 	if (role == ROLE_SHADOW && m->shadow_is_default && !ensure_database(m, f))
 		return false;
 	PGconn *target = pg_connect(migration_target(m, role), PG_PLAIN, m->slot, f);
-	bool ok = target && lock_and_ensure_state(target, f) && read_state(target, m, state, f);
+	bool ok = target && check_rules(m, role, target, scope, f) && lock_and_ensure_state(target, f) &&
+		  read_state(target, m, state, f);
 	if (ok && (!*state || strcmp(state, "preparing") == 0)) {
 		ok = scope_names(scope, &names, f) &&
 		     (m->schema == SCHEMA_CREATE ? prepare_create(m, role, target, scope, &names, state, f)

@@ -24,6 +24,11 @@ struct schema_scope {
 	size_t count;
 };
 
+/* target_read of a table in scope, whose fault names the server and the file's line about the table. */
+struct target_table;
+struct target_table *schema_target(PGconn *target, const struct migration *m, enum role role,
+				   const struct relation *rel, struct arena *a, struct fault *f);
+
 /*
  * Creates the shadow database if it is missing (role shadow), then the tables (create) or checks that they are
  * there (exists). Refuses, before the first copy, a target table that exists (create) or holds rows (exists).

@@ -166,3 +166,57 @@ def test_everything_at_once_under_load_and_kill_9(migration, rng, is_long):
     m.stop()
     for db in m.targets():
         assert_balanced(m, db)
+
+
+WRONG = {
+    # what is changed (mapping, rules, source DDL, target DDL): the words of check's and run's message
+    "unknown_table": ([{"from": "public.ordrs", "to": "sales.orders"}], [], "", "", ["schema_mapping.from", "public.ordrs", "public.orders"]),
+    "unknown_column": ([{"from": "public.orders", "columns": {"cutsomer": "c"}}], [], "", "", ["cutsomer", "the nearest is \"customer\""]),
+    "unknown_rule_table": ([], [{"table": "public.order", "column": "a", "as": "1"}], "", "", ["transformation_rules.table", "public.order", "public.orders"]),
+    "does_not_parse": ([], [{"table": "public.orders", "column": "note", "as": "upper(note"}], "", "", ["does not parse", "syntax error"]),
+    "no_such_column": ([], [{"table": "public.orders", "column": "note", "as": "upper(nota)"}], "", "", ["nota", "does not exist"]),
+    "injected": ([], [{"table": "public.orders", "column": "note", "as": "note); drop table orders; --"}], "", "", ["does not parse"]),
+    "volatile": ([], [{"table": "public.orders", "column": "note", "as": "note || random()"}], "", "", ["random()", "volatile", "immutable"]),
+    "stable": ([], [{"table": "public.orders", "column": "note", "as": "note || now()"}], "", "", ["now()", "stable"]),
+    "clock": ([], [{"table": "public.orders", "column": "note", "as": "note || current_date"}], "", "", ["the time"]),
+    "clock_text": ([], [{"table": "public.orders", "column": "note", "as": "note || 'today'::date"}], "", "", ["clock"]),
+    "reads_a_table": ([], [{"table": "public.orders", "column": "note", "as": "(select max(note) from public.orders)"}], "", "", ["subquery"]),
+    "aggregate": ([], [{"table": "public.orders", "column": "note", "as": "max(note)"}], "", "", ["several rows"]),
+    "wrong_type": ([], [{"table": "public.orders", "column": "customer", "as": "note"}], "", "", ["customer", "integer", "cast"]),
+    "filter_type": ([], [{"table": "public.orders", "where": "customer"}], "alter table orders replica identity full", "", ["where", "boolean"]),
+    "filter_breaks_updates": ([], [{"table": "public.orders", "where": "customer > 1"}], "", "", ["customer", "replica identity", "REPLICA IDENTITY FULL"]),
+    "filter_toast": ([], [{"table": "public.orders", "where": "id > 1"}], "", "", ["note", "out of line", "REPLICA IDENTITY FULL"]),
+    "several_toasted": ([], [{"table": "public.orders", "column": "note", "as": "note || customer"}], "", "", ["note", "out of line", "REPLICA IDENTITY FULL"]),
+    "dropped_but_needed": ([{"from": "public.orders", "columns": {"note": None}}],
+                           [{"table": "public.orders", "column": "big", "as": "upper(note)"}], "", "", ["reads column \"note\"", "{to: ~}"]),
+    "dropped_key": ([{"from": "public.orders", "columns": {"id": None}}], [], "", "", ["\"id\" is part of the key"]),
+    "key_rule": ([], [{"table": "public.orders", "column": "id", "as": "id + customer"}], "", "", ["part of the key", "key columns only"]),
+    "two_into_one_column": ([{"from": "public.orders", "columns": {"note": "big"}}], [], "alter table orders add big text", "", ["would both be \"big\""]),
+    "merged_without_origin": ([{"from": "public.other", "to": "public.orders"}], [], "", "", ["nothing tells their rows apart", "origin"]),
+    "merged_same_origin": ([{"from": "public.other", "to": "public.orders", "origin": {"column": "o", "value": "x"}},
+                            {"from": "public.orders", "to": "public.orders", "origin": {"column": "o", "value": "x"}}], [], "", "", ["different values"]),
+    "merged_keys_collide": ([{"from": "public.other", "to": "public.orders", "origin": {"column": "big", "value": "x"}},
+                             {"from": "public.orders", "to": "public.orders", "origin": {"column": "big", "value": "y"}}], [],
+                            "", "", ["collide", "ADD PRIMARY KEY"]),
+    "type_does_not_fit": ([{"from": "public.orders", "columns": {"customer": "day"}}], [], "", "alter table orders add day date", ["\"day\"", "date", "transformation rule"]),
+    "target_wants_more": ([], [], "", "alter table orders add must int not null", ["\"must\"", "NOT NULL", "transformation rule"]),
+    "target_lacks_column": ([], [{"table": "public.orders", "column": "more", "as": "customer"}], "", "", ["\"more\"", "ADD COLUMN"]),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_instruction_is_refused_with_line_and_next_step(migration, wrong):
+    mapping, rules, on_source, on_target, words = WRONG[wrong]
+    m = migration(schema="exists", create_shadow=True, schema_mapping=mapping, transformation_rules=rules)
+    tables = "create table orders (id int primary key, customer int, note text); create table other (id int primary key, customer int, note text);"
+    m.source.execute(f"{tables}{on_source}")
+    for db in m.targets():
+        db.execute(f"{tables}alter table orders add big text;{on_target}")
+    checked = m.run_cli("check")
+    seen = m.run_cli("run", "--until", "caught-up")
+    for text, code in ((checked.stdout, checked.returncode), (seen.stderr, seen.returncode)):
+        missing = [word for word in words if word not in text]
+        assert code in (2, 3) and not missing, f"exit code {code}, lacks {missing}\n{text}"
+    assert f"{m.yaml}:" in seen.stderr or not (mapping or rules)
+    assert not m.source.value("select exists (select from pg_replication_slots where slot_name = %s)", m.slot)
+    assert m.source.value("select count(*) from orders") == 0
