@@ -26,6 +26,7 @@
 #include "ingest/ingest.h"
 #include "ingest/source.h"
 #include "shadow/schema.h"
+#include "shadow/sequences.h"
 #include "shadow/shadow.h"
 
 enum { CATALOG_BYTES = 512 << 20, LOOK_MS = 200, TOPIC_WAIT_MS = 500, START_PATIENCE_MS = 15000,
@@ -66,6 +67,11 @@ static enum role role_of(enum run_role role)
 	return role == RUN_SHADOW ? ROLE_SHADOW : ROLE_PRIMARY;
 }
 
+static struct schema_scope run_scope(const struct run *run)
+{
+	return (struct schema_scope) { run->oids, run->catalog.relations, run->table_count };
+}
+
 /* ---- the roles' threads ---- */
 
 /* For the hooks of shadow_run. */
@@ -76,11 +82,17 @@ struct apply_hooks {
 	struct registry *registry;
 };
 
-static bool finish_schema(void *arg, struct fault *f)
+/* Sequences that could not be set keep no table from becoming live: the end of `run --until` sets them, too. */
+static bool finish_schema(void *arg, bool is_copied, struct fault *f)
 {
 	struct apply_hooks *h = arg;
+	const struct schema_scope scope = run_scope(h->run);
+	struct fault why = { 0 };
+	bool ok = schema_finish(h->run->m, h->role, &scope, f);
 
-	return schema_finish(h->run->m, h->role, &(struct schema_scope) { h->run->oids, h->run->catalog.relations, h->run->table_count }, f);
+	if (is_copied && !sequences_set(h->run->m, h->role, &scope, true, &why))
+		log_warn("%s; the end of run --until sets them", why.text);
+	return ok;
 }
 
 static bool learn_schema(void *arg, int32_t id, struct fault *f)
@@ -205,7 +217,7 @@ static bool read_scope(struct run *run, struct fault *f)
 
 static bool prepare_targets(struct run *run, struct fault *f)
 {
-	const struct schema_scope scope = { run->oids, run->catalog.relations, run->table_count };
+	const struct schema_scope scope = run_scope(run);
 
 	for (int i = RUN_SHADOW; i <= RUN_PRIMARY; i++)
 		if (run->runners[i].is_wanted && !schema_prepare(run->m, role_of((enum run_role)i), &scope, f))
@@ -307,14 +319,13 @@ static void report_copies(struct run *run, int64_t *next_us)
 		 done && total > done ? seconds * (double)(total - done) / (double)done : 0);
 }
 
-/* Until a signal, the goal, or the end of a role. */
-static bool wait_for_end(struct run *run, int signal_fd, struct until *until, struct fault *f)
+/* Until a signal, the goal (*ret_reached), or the end of a role. */
+static bool wait_for_end(struct run *run, int signal_fd, struct until *until, bool *ret_reached, struct fault *f)
 {
 	int64_t report_us = clock_us() + COPY_REPORT_US;
 
 	while (!any_has_ended(run)) {
 		struct pollfd fds[2] = { { signal_fd, POLLIN, 0 }, { run->ended_fd, POLLIN, 0 } };
-		bool is_reached = false;
 		if (poll(fds, 2, LOOK_MS) < 0 && errno != EINTR)
 			return fault(f, FAULT_INTERNAL, "poll: %s", strerror(errno));
 		report_copies(run, &report_us);
@@ -322,9 +333,9 @@ static bool wait_for_end(struct run *run, int signal_fd, struct until *until, st
 			log_info("signal received, draining");
 			return true;
 		}
-		if (until && !until_look(until, &is_reached, f))
+		if (until && !until_look(until, ret_reached, f))
 			return false;
-		if (is_reached) {
+		if (*ret_reached) {
 			char goal[LSN_TEXT];
 			log_info("reached %s, draining", lsn_format(until->goal, goal));
 			return true;
@@ -355,11 +366,23 @@ static bool join(struct run *run, struct fault *f)
 	return ok;
 }
 
+/* The roles have ended: what is read now is past every value in the rows of the targets (see sequences.h). */
+static bool set_sequences(struct run *run, struct fault *f)
+{
+	const struct schema_scope scope = run_scope(run);
+
+	for (int i = RUN_SHADOW; i <= RUN_PRIMARY; i++)
+		if (run->runners[i].is_wanted &&
+		    !sequences_set(run->m, role_of((enum run_role)i), &scope, false, f))
+			return fault_in(f, "the rows are complete, run again with --until");
+	return true;
+}
+
 bool cmd_run(struct cli *c, struct fault *f)
 {
 	struct run run = { .m = &c->m, .kafka = { c->m.kafka, c->m.kafka_count, c->m.slot }, .stop_fd = -1, .ended_fd = -1 };
 	struct until until = { .m = &c->m };
-	bool is_stopped = false;
+	bool is_stopped = false, is_reached = false;
 
 	log_set(getenv("FORESHADOW_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, c->json);
 	arena_init(&run.arena, CATALOG_BYTES);
@@ -380,8 +403,9 @@ bool cmd_run(struct cli *c, struct fault *f)
 		until.looks_at[ROLE_SHADOW] = run.runners[RUN_SHADOW].is_wanted;
 		until.looks_at[ROLE_PRIMARY] = run.runners[RUN_PRIMARY].is_wanted;
 		log_info("migration %s, instance %s, %zu tables", c->m.name, run.instance, run.table_count);
-		ok = start(&run, f) && wait_for_end(&run, signal_fd, c->until ? &until : NULL, f);
+		ok = start(&run, f) && wait_for_end(&run, signal_fd, c->until ? &until : NULL, &is_reached, f);
 		ok = join(&run, f) && ok;
+		ok = ok && (!is_reached || set_sequences(&run, f));
 	}
 	close(signal_fd);
 	close(run.ended_fd);

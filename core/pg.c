@@ -493,6 +493,22 @@ void pg_quote_table(struct buf *b, struct span schema, struct span table)
 	pg_quote_ident(b, table);
 }
 
+void pg_quote_element(struct buf *b, struct span text)
+{
+	buf_u8(b, b->n ? ',' : '{');
+	if (!text.p) {
+		buf_str(b, "NULL");
+		return;
+	}
+	buf_u8(b, '"');
+	for (size_t i = 0; i < text.n; i++) {
+		if (text.p[i] == '"' || text.p[i] == '\\')
+			buf_u8(b, '\\');
+		buf_u8(b, (uint8_t)text.p[i]);
+	}
+	buf_u8(b, '"');
+}
+
 struct span pg_value(const PGresult *r, int row, int column)
 {
 	if (PQgetisnull(r, row, column))

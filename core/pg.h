@@ -61,6 +61,9 @@ void pg_quote_ident(struct buf *b, struct span name);
 void pg_quote_literal(struct buf *b, struct span text);
 /* "schema"."table" */
 void pg_quote_table(struct buf *b, struct span schema, struct span table);
+/* Appends an element of an array literal (a parameter such as {"a","b",NULL}), with the brace or comma in
+ * front of it; absent: NULL. The closing brace is the caller's. */
+void pg_quote_element(struct buf *b, struct span text);
 
 /* Text of a field, empty span with p == NULL when NULL. */
 struct span pg_value(const PGresult *r, int row, int column);

@@ -29,7 +29,7 @@ static void *finish_main(void *arg)
 	bool ok;
 
 	log_thread(role_traits(role->role)->name);
-	ok = role->schema_finish(role->arg, &l->finish_fault);
+	ok = role->schema_finish(role->arg, l->finish_is_copied, &l->finish_fault);
 	atomic_store(&l->finish_state, ok ? FINISH_DONE : FINISH_FAILED);
 	if (write(l->control_fd, &one, sizeof(one)) < 0)
 		log_debug("eventfd: %m");
@@ -42,7 +42,8 @@ static void finish_start(struct lane *l)
 		atomic_store(&l->finish_state, FINISH_DONE);
 		return;
 	}
-	if (copies_has_copying(&l->copies))
+	l->finish_is_copied = copies_has_copying(&l->copies);
+	if (l->finish_is_copied)
 		log_info("all copies are here: building what was left out of the schema");
 	fault_reset(&l->finish_fault);
 	atomic_store(&l->finish_state, FINISH_RUNNING);

@@ -51,7 +51,7 @@ struct lane_role {
 	struct gate gate;
 	struct shadow_status *status;
 	struct incident *incidents;
-	bool (*schema_finish)(void *arg, struct fault *f);
+	bool (*schema_finish)(void *arg, bool is_copied, struct fault *f);
 	bool (*learn)(void *arg, int32_t schema_id, struct fault *f);
 	void *arg;
 	/* Set by the role thread while the group may think that we are gone: nothing is taken anew

@@ -93,6 +93,7 @@ struct lane {
 	/* finish.c */
 	pthread_t finish_thread;
 	_Atomic int finish_state;
+	bool finish_is_copied;      /* for the thread: tables wait for it */
 	struct fault finish_fault;
 	int64_t finish_us;
 	bool is_finish_owed;        /* tables are live, and it is not sure that all is built */

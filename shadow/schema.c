@@ -12,6 +12,7 @@
 #include "core/failpoint.h"
 #include "core/log.h"
 #include "shadow/expressions.h"
+#include "shadow/sequences.h"
 #include "shadow/target.h"
 #include "shadow/toc.h"
 
@@ -60,9 +61,7 @@ static const char objects_sql[] =
 	"  FROM pg_statistic_ext e JOIN r ON r.oid = e.stxrelid JOIN pg_namespace n ON n.oid = e.stxnamespace "
 	"UNION ALL SELECT 1259, q.oid, 0, n.nspname || ' ' || q.relname || ' ' || a.rolname, NULL"
 	"  FROM pg_class q JOIN pg_namespace n ON n.oid = q.relnamespace JOIN pg_roles a ON a.oid = q.relowner"
-	"  WHERE q.relkind = 'S' AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 1259"
-	"   AND d.objid = q.oid AND d.refclassid = 1259 AND d.deptype IN ('a', 'i')"
-	"   AND d.refobjid NOT IN (SELECT oid FROM scope))";
+	"  WHERE " SEQUENCES_IN_SCOPE;
 
 /* The same idents on the target. */
 static const char idents_sql[] =

@@ -22,8 +22,9 @@ struct shadow_options {
 	const char *instance;      /* one process per role, instance and migration */
 	int lanes;                 /* 0: auto */
 	const atomic_bool *stop;   /* set by a signal or another role; seen within 100 ms */
-	/* Builds what was left out before the copies; idempotent, may take long. NULL: nothing. */
-	bool (*schema_finish)(void *arg, struct fault *f);
+	/* Builds what was left out before the copies; idempotent, may take long. is_copied: tables wait for it to
+	 * become live; else it only looks whether all is built. NULL: nothing. */
+	bool (*schema_finish)(void *arg, bool is_copied, struct fault *f);
 	/* Confluent framing: ask the registry for this id and framing_learn it. NULL: single-object. */
 	bool (*learn)(void *arg, int32_t schema_id, struct fault *f);
 	void *arg;
