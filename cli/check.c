@@ -7,27 +7,15 @@
  */
 #include <stdio.h>
 
+#include "cli/check.h"
 #include "cli/cli.h"
-#include "ingest/catalog.h"
 #include "ingest/source.h"
-#include "shadow/expressions.h"
-#include "shadow/schema.h"
 
-enum verdict { VERDICT_OK, VERDICT_WARN, VERDICT_FAIL };
 static const char *const verdict_names[] = { "ok", "warn", "FAIL" };
 
 enum { CATALOG_BYTES = 512 << 20 };
 
-struct report {
-	struct arena arena;       /* of the catalog */
-	struct catalog catalog;   /* the source's; empty while it could not be read */
-	bool json;
-	json_t *items;
-	int failed;
-	enum fault_kind first_kind;
-};
-
-static void say(struct report *r, enum verdict v, const char *object, const char *text)
+void check_say(struct report *r, enum verdict v, const char *object, const char *text)
 {
 	if (r->json)
 		json_array_append_new(r->items, json_pack("{s:s, s:s, s:s}", "object", object, "verdict",
@@ -36,11 +24,11 @@ static void say(struct report *r, enum verdict v, const char *object, const char
 		printf("%-5s %-20s %s\n", verdict_names[v], object, text);
 }
 
-static void say_fault(struct report *r, const char *object, const struct fault *f)
+void check_say_fault(struct report *r, const char *object, const struct fault *f)
 {
 	if (!r->failed++)
 		r->first_kind = f->kind;
-	say(r, VERDICT_FAIL, object, f->text);
+	check_say(r, VERDICT_FAIL, object, f->text);
 }
 
 /* ---- the source ---- */
@@ -52,7 +40,7 @@ static void check_slot(struct report *r, PGconn *conn, const struct migration *m
 	char text[300];
 
 	if (!source_slot_state(conn, m->slot, a, &slot, &f)) {
-		say_fault(r, "slot", &f);
+		check_say_fault(r, "slot", &f);
 		return;
 	}
 	if (!slot.exists)
@@ -63,96 +51,59 @@ static void check_slot(struct report *r, PGconn *conn, const struct migration *m
 			 slot.wal_status);
 	bool is_in_danger = slot.exists && (strcmp(slot.wal_status, "lost") == 0 ||
 					    strcmp(slot.wal_status, "unreserved") == 0);
-	say(r, is_in_danger ? VERDICT_WARN : VERDICT_OK, "slot", text);
+	check_say(r, is_in_danger ? VERDICT_WARN : VERDICT_OK, "slot", text);
 }
 
-/* What the mapping makes of a table's columns, where it makes anything of them. */
-static void write_mapping(const struct relation *rel, struct buf *out)
+static void check_tables(struct report *r, struct source_seen *s, const struct migration *m)
 {
-	for (size_t i = 0; i < rel->column_count; i++) {
-		const struct column *col = &rel->columns[i];
-
-		if (col->is_dropped)
-			buf_printf(out, ", %.*s dropped", SPAN_ARG(col->name));
-		else if (!col->target.p)
-			buf_printf(out, ", %.*s not written", SPAN_ARG(col->name));
-		else if (!span_eq(col->target, col->name))
-			buf_printf(out, ", %.*s -> %.*s", SPAN_ARG(col->name), SPAN_ARG(col->target));
-	}
-	for (size_t i = 0; i < rel->computed_count; i++)
-		buf_printf(out, ", %.*s computed", SPAN_ARG(rel->computed[i].column));
-	if (rel->filter.sql.p)
-		buf_str(out, ", rows filtered");
-	if (rel->origin_column.p)
-		buf_printf(out, ", merged, %.*s = '%.*s'", SPAN_ARG(rel->origin_column),
-			   SPAN_ARG(rel->origin_value));
-}
-
-static void say_table(struct report *r, const struct relation *rel)
-{
-	struct buf b;
-
-	buf_init(&b, 1 << 20);
-	buf_printf(&b, "%.*s.%.*s -> %.*s.%.*s", SPAN_ARG(rel->schema), SPAN_ARG(rel->table),
-		   SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table));
-	write_mapping(rel, &b);
-	buf_printf(&b, ", routing %s%s%.*s", rel->routing == ROUTE_KEY ? "key" : "table",
-		   rel->routing_reason.n ? ": " : "", SPAN_ARG(rel->routing_reason));
-	say(r, rel->keyless ? VERDICT_WARN : VERDICT_OK, "table", buf_cstr(&b));
-	buf_release(&b);
-}
-
-static void check_tables(struct report *r, PGconn *conn, const struct migration *m)
-{
-	struct catalog catalog;
+	const struct catalog *catalog = &s->catalog;
 	struct fault f = { 0 };
 
-	if (!catalog_read(conn, m, &r->arena, &r->catalog, &f)) {
-		r->catalog = (struct catalog) { 0 };
-		say_fault(r, "tables", &f);
+	if (!catalog_read(s->conn, m, &s->arena, &s->catalog, &f)) {
+		check_say_fault(r, "tables", &f);
 		return;
 	}
-	catalog = r->catalog;
-	for (size_t i = 0; i < catalog.relation_count; i++)
-		say_table(r, catalog.relations[i]);
-	for (size_t i = 0; i < catalog.note_count; i++)
-		say(r, VERDICT_WARN, "table", catalog.notes[i]);
-	for (size_t i = 0; i < catalog.mistake_count; i++) {
+	for (size_t i = 0; i < catalog->relation_count; i++)
+		check_table(r, catalog->relations[i]);
+	for (size_t i = 0; i < catalog->note_count; i++)
+		check_say(r, VERDICT_WARN, "table", catalog->notes[i]);
+	for (size_t i = 0; i < catalog->mistake_count; i++) {
 		struct fault mistake = { .kind = FAULT_USAGE };
-		snprintf(mistake.text, sizeof(mistake.text), "%s", catalog.mistakes[i]);
-		say_fault(r, "rule", &mistake);
+		snprintf(mistake.text, sizeof(mistake.text), "%s", catalog->mistakes[i]);
+		check_say_fault(r, "rule", &mistake);
 	}
-	for (size_t i = 0; i < catalog.refusal_count; i++) {
+	for (size_t i = 0; i < catalog->refusal_count; i++) {
 		struct fault refusal = { .kind = FAULT_STOP };
-		snprintf(refusal.text, sizeof(refusal.text), "%s", catalog.refusals[i]);
-		say_fault(r, "table", &refusal);
+		snprintf(refusal.text, sizeof(refusal.text), "%s", catalog->refusals[i]);
+		check_say_fault(r, "table", &refusal);
 	}
-	if (catalog.relation_count == 0 && catalog.refusal_count == 0 && !catalog_accept(&catalog, m, &f))
-		say_fault(r, "tables", &f);
+	if (catalog->relation_count == 0 && catalog->refusal_count == 0 && !catalog_accept(catalog, m, &f))
+		check_say_fault(r, "tables", &f);
 	else
-		say(r, VERDICT_OK, "format",
-		    catalog_binary_ok(&catalog) ? "binary: every column has a binary form we decode" :
+		check_say(r, VERDICT_OK, "format",
+		    catalog_binary_ok(catalog) ? "binary: every column has a binary form we decode" :
 						  "text: a column's type has no binary form we decode");
 }
 
-static void check_source(struct report *r, const struct migration *m)
+/* Leaves the connection open for what is compared with the targets. */
+static void check_source(struct report *r, struct source_seen *s, const struct migration *m)
 {
 	struct fault f = { 0 };
-	PGconn *conn = pg_connect(&m->source, PG_PLAIN, m->slot, &f);
 
-	if (!conn || !source_check(conn, &f)) {
-		say_fault(r, "source", &f);
+	s->conn = pg_connect(&m->source, PG_PLAIN, m->slot, &f);
+	if (!s->conn || !source_check(s->conn, &f)) {
+		check_say_fault(r, "source", &f);
 	} else {
 		char text[200];
 		snprintf(text, sizeof(text), "PostgreSQL %d, database %s, wal_level logical, replication allowed",
-			 PQserverVersion(conn) / 10000, PQdb(conn));
-		say(r, VERDICT_OK, "source", text);
+			 PQserverVersion(s->conn) / 10000, PQdb(s->conn));
+		check_say(r, VERDICT_OK, "source", text);
 	}
-	if (conn) {
-		check_slot(r, conn, m, &r->arena);
-		check_tables(r, conn, m);
-	}
-	pg_close(&conn);
+	if (!s->conn)
+		return;
+	check_slot(r, s->conn, m, &s->arena);
+	check_tables(r, s, m);
+	check_objects(r, s, m);
 }
 
 /* ---- a target ---- */
@@ -194,48 +145,22 @@ static bool check_writable(PGconn *conn, const char *name, struct fault *f)
 				   name, PQuser(conn), PQdb(conn), PQuser(conn));
 }
 
-struct said {
-	struct report *r;
-	const struct relation *rel;
-	const char *server;
-};
-
-/* As the server prints it back: what it understood, not what was written. */
-static void say_rule(void *arg, struct span column, struct span understood)
+/* schema: exists. A default shadow database that is not there yet has nothing to compare. */
+static void check_tables_there(struct report *r, struct source_seen *s, const struct migration *m, enum role role)
 {
-	struct said *s = arg;
-	char text[1200];
+	const struct pg_server *server = migration_target(m, role);
+	struct fault f = { 0 };
+	PGconn *conn = pg_connect(server, PG_PLAIN, m->slot, &f);
 
-	snprintf(text, sizeof(text), "%.*s.%.*s%s%.*s on the %s: %.*s", SPAN_ARG(s->rel->target_schema),
-		 SPAN_ARG(s->rel->target_table), column.p ? "." : ", rows", SPAN_ARG(column), s->server,
-		 SPAN_ARG(understood));
-	say(s->r, VERDICT_OK, "rule", text);
+	if (conn) {
+		check_columns(r, s, conn, m, role);
+		check_generated(r, s, conn, server->name);
+	} else if (strcmp(f.sqlstate, "3D000") != 0)
+		check_say_fault(r, server->name, &f);
+	pg_close(&conn);
 }
 
-/* Mistakes that the source already found would only be said again. */
-static void check_rules(struct report *r, PGconn *conn, const struct migration *m, const char *server)
-{
-	for (size_t i = 0; r->catalog.mistake_count == 0 && i < r->catalog.relation_count; i++) {
-		struct said said = { r, r->catalog.relations[i], server };
-		struct fault f = { 0 };
-
-		if (!expressions_check(conn, m, r->catalog.relations[i], say_rule, &said, &f))
-			say_fault(r, "rule", &f);
-	}
-}
-
-/* With schema: exists the tables are there: their columns and types. */
-static void check_columns(struct report *r, PGconn *conn, const struct migration *m, enum role role)
-{
-	for (size_t i = 0; m->schema == SCHEMA_EXISTS && i < r->catalog.relation_count; i++) {
-		struct fault f = { 0 };
-
-		if (!schema_target(conn, m, role, r->catalog.relations[i], &r->arena, &f))
-			say_fault(r, "columns", &f);
-	}
-}
-
-static void check_target(struct report *r, const struct migration *m, enum role role)
+static void check_target(struct report *r, struct source_seen *s, const struct migration *m, enum role role)
 {
 	const struct pg_server *server = migration_target(m, role);
 	struct fault f = { 0 };
@@ -246,15 +171,15 @@ static void check_target(struct report *r, const struct migration *m, enum role 
 	PGconn *conn = pg_connect(is_ours ? &m->target : server, PG_PLAIN, m->slot, &f);
 	if (!conn || !check_version(conn, server->name, &f) || !check_writable(conn, server->name, &f) ||
 	    !check_replica_role(conn, server->name, &f)) {
-		say_fault(r, server->name, &f);
+		check_say_fault(r, server->name, &f);
 	} else {
 		snprintf(text, sizeof(text), "PostgreSQL %d, database %s%s", PQserverVersion(conn) / 10000,
 			 is_ours ? server->dbname : PQdb(conn), is_ours ? ", made by the first run if missing" : "");
-		say(r, VERDICT_OK, server->name, text);
-		if (!is_ours) {
-			check_columns(r, conn, m, role);
-			check_rules(r, conn, m, server->name);
-		}
+		check_say(r, VERDICT_OK, server->name, text);
+		if (m->schema == SCHEMA_EXISTS)
+			check_tables_there(r, s, m, role);
+		if (!is_ours)
+			check_rules(r, s, conn, m, server->name);
 	}
 	pg_close(&conn);
 }
@@ -287,20 +212,21 @@ static void check_kafka(struct report *r, const struct migration *m)
 	char text[200];
 
 	if (read_metadata(m, text, sizeof(text), &f))
-		say(r, VERDICT_OK, "kafka", text);
+		check_say(r, VERDICT_OK, "kafka", text);
 	else
-		say_fault(r, "kafka", &f);
+		check_say_fault(r, "kafka", &f);
 }
 
 bool cmd_check(struct cli *c, struct fault *f)
 {
 	struct report r = { .json = c->json, .items = json_array() };
+	struct source_seen source = { 0 };
 
 	(void)f;
-	arena_init(&r.arena, CATALOG_BYTES);
-	check_source(&r, &c->m);
-	check_target(&r, &c->m, ROLE_SHADOW);
-	check_target(&r, &c->m, ROLE_PRIMARY);
+	arena_init(&source.arena, CATALOG_BYTES);
+	check_source(&r, &source, &c->m);
+	check_target(&r, &source, &c->m, ROLE_SHADOW);
+	check_target(&r, &source, &c->m, ROLE_PRIMARY);
 	check_kafka(&r, &c->m);
 	c->exit_code = r.failed ? fault_exit_code(r.first_kind) : 0;
 	if (c->json)
@@ -310,6 +236,7 @@ bool cmd_check(struct cli *c, struct fault *f)
 	else
 		puts("ready");
 	json_decref(r.items);
-	arena_release(&r.arena);
+	arena_release(&source.arena);
+	pg_close(&source.conn);
 	return true;
 }

@@ -324,18 +324,21 @@ static const char *refuse(struct facts *x, const struct facts_table *t)
 /* Keeps what is in scope and can be streamed; the rest becomes a note. */
 static void select_tables(struct facts *x, const struct migration *m, struct catalog *ret)
 {
+	static const char foreign[] = "%s is left out: the rows of a foreign table are on another server; create "
+				      "it on the target, with its server and user mapping";
+	static const char unlogged[] = "%s is left out: unlogged tables have no changes in WAL; run on the source: "
+				       "ALTER TABLE %1$s SET LOGGED, or create and fill it on the target before the "
+				       "application moves";
 	size_t kept = 0;
 
 	ret->notes = facts_many(x, x->table_count, sizeof(*ret->notes));
 	for (size_t i = 0; ret->notes && i < x->table_count; i++) {
 		struct facts_table *t = &x->tables[i];
-		const char *what = t->kind == 'f' ? "foreign" : t->persistence == 'u' ? "unlogged" : NULL;
+		const char *why = t->kind == 'f' ? foreign : t->persistence == 'u' ? unlogged : NULL;
 		if (!place(m, t))
 			continue;
-		if (what)
-			ret->notes[ret->note_count++] =
-				arena_printf(x->a, "%s is left out: %s tables have no changes in WAL",
-					     quoted(x, t->schema, t->name), what);
+		if (why)
+			ret->notes[ret->note_count++] = arena_printf(x->a, why, quoted(x, t->schema, t->name));
 		else
 			x->tables[kept++] = *t;
 	}

@@ -12,6 +12,7 @@
 #include "core/failpoint.h"
 #include "core/log.h"
 #include "shadow/expressions.h"
+#include "shadow/generated.h"
 #include "shadow/sequences.h"
 #include "shadow/target.h"
 #include "shadow/toc.h"
@@ -92,7 +93,7 @@ static void wanted_release(struct wanted *w)
 	free(w->idents);
 }
 
-static char *oid_array(const struct schema_scope *scope)
+char *schema_oids(const struct schema_scope *scope)
 {
 	struct buf b;
 
@@ -142,7 +143,7 @@ static bool mark_present(struct wanted *w, PGconn *target, struct fault *f)
 static bool wanted_read(struct wanted *w, PGconn *source, PGconn *target, const struct schema_scope *scope,
 			struct fault *f)
 {
-	char *oids = oid_array(scope);
+	char *oids = schema_oids(scope);
 	const char *values[] = { oids };
 
 	w->rows = pg_query_params(source, f, objects_sql, 1, values);
@@ -557,6 +558,21 @@ static bool compare_columns(PGconn *target, const struct migration *m, enum role
 	return ok;
 }
 
+static bool compare_generated(const struct migration *m, PGconn *target, const char *name,
+			      const struct schema_scope *scope, struct fault *f)
+{
+	struct generated generated;
+	struct arena a;
+	PGconn *source = pg_connect(&m->source, PG_PLAIN, m->slot, f);
+
+	arena_init(&a, COLUMNS_BYTES);
+	bool ok = source && ((generated_compare(source, target, scope, &a, &generated, f) &&
+			      generated_accept(&generated, f)) || fault_in(f, "%s", name));
+	arena_release(&a);
+	pg_close(&source);
+	return ok;
+}
+
 static bool prepare_exists(const struct migration *m, enum role role, PGconn *target,
 			   const struct schema_scope *scope, const struct names *names, struct fault *f)
 {
@@ -575,7 +591,8 @@ static bool prepare_exists(const struct migration *m, enum role role, PGconn *ta
 			     "%s: table %s holds rows, and its first copy wants it empty; TRUNCATE it, or exclude "
 			     "it in tables:",
 			     name, c.first_filled);
-	return compare_columns(target, m, role, scope, f) && write_state(target, m, "finished", f);
+	return compare_generated(m, target, name, scope, f) && compare_columns(target, m, role, scope, f) &&
+	       write_state(target, m, "finished", f);
 }
 
 /* The rules of each table, once for all leaves of a root. */

@@ -29,6 +29,9 @@ struct target_table;
 struct target_table *schema_target(PGconn *target, const struct migration *m, enum role role,
 				   const struct relation *rel, struct arena *a, struct fault *f);
 
+/* The scope as an array parameter, {1,2}; the caller frees it. */
+char *schema_oids(const struct schema_scope *scope);
+
 /*
  * Creates the shadow database if it is missing (role shadow), then the tables (create) or checks that they are
  * there (exists). Refuses, before the first copy, a target table that exists (create) or holds rows (exists).

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "shadow/sequences.h"
 
+#include <stdlib.h>
+
 #include "core/buf.h"
 #include "core/log.h"
 #include "core/relation.h"
@@ -129,16 +131,11 @@ static void place_owner(struct sequences_item *item, const struct schema_scope *
 bool sequences_list(PGconn *source, const struct schema_scope *scope, struct arena *a,
 		    struct sequences_item **ret_items, size_t *ret_count, struct fault *f)
 {
-	struct buf oids;
-
-	buf_init(&oids, SEQUENCES_BYTES);
-	buf_str(&oids, "{");
-	for (size_t i = 0; i < scope->count; i++)
-		buf_printf(&oids, "%s%u", i ? "," : "", scope->oids[i]);
-	buf_str(&oids, "}");
-	const char *values[] = { buf_cstr(&oids) };
+	char *oids = schema_oids(scope);
+	const char *values[] = { oids };
 	PGresult *r = pg_query_params(source, f, list_sql, 1, values);
-	buf_release(&oids);
+
+	free(oids);
 	if (!r)
 		return false;
 	size_t count = (size_t)PQntuples(r);

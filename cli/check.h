@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * check - what the parts of the preflight share: the report, and what was seen of the source.
+ */
+#ifndef CLI_CHECK_H
+#define CLI_CHECK_H
+
+#include <jansson.h>
+
+#include "core/migration.h"
+#include "ingest/catalog.h"
+
+enum verdict { VERDICT_OK, VERDICT_WARN, VERDICT_FAIL };
+
+struct report {
+	bool json;
+	json_t *items;
+	int failed;
+	enum fault_kind first_kind;
+};
+
+/* A row of the report. */
+void check_say(struct report *r, enum verdict v, const char *object, const char *text);
+void check_say_fault(struct report *r, const char *object, const struct fault *f);
+
+/* The source as check has it; conn is NULL when it cannot be reached, catalog is then empty. */
+struct source_seen {
+	PGconn *conn;
+	struct arena arena;
+	struct catalog catalog;
+};
+
+/* What of the source is no table, and the values of sequences. */
+void check_objects(struct report *r, struct source_seen *s, const struct migration *m);
+/* With schema: exists, columns that are generated on one side only. target: connected to the target itself. */
+void check_generated(struct report *r, struct source_seen *s, PGconn *target, const char *name);
+
+/* A table as the mapping makes it, with its routing and why. */
+void check_table(struct report *r, const struct relation *rel);
+/* The rules as this target understands them. */
+void check_rules(struct report *r, struct source_seen *s, PGconn *conn, const struct migration *m,
+		 const char *server);
+/* schema: exists: the target's columns and types. */
+void check_columns(struct report *r, struct source_seen *s, PGconn *conn, const struct migration *m,
+		   enum role role);
+
+#endif
