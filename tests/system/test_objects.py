@@ -160,6 +160,11 @@ def by_hand(request, binary, source, target, kafka):
                   {"migration": name, "source": {"uri": src.uri()}, "target": {"uri": dst.uri()},
                    "kafka": {"bootstrap.servers": kafka.bootstrap, "partitions": 4},
                    "tables": {"include": ["public.*"]}, "schema": "exists"}, binary, {})
+    src.execute("create sequence too_far start 500; create table counted (id serial primary key);"
+                "insert into counted select from generate_series(1, 10)")
+    for db in (dst, shadow):
+        db.execute("create sequence too_far maxvalue 100; create sequence counted_id_seq;"
+                   "create table counted (id int generated always as identity (sequence name other_name) primary key)")
     for story, (here, there, _, _) in STORIES.items():
         src.execute(here.format(story))
         for db in (dst, shadow):
@@ -187,6 +192,20 @@ def test_both_sides_by_hand(by_hand, story):
         by_hand.source.execute(script.format(story))
         wait_caught_up(by_hand)
         assert_same(by_hand, story, columns)
+
+
+def test_a_sequence_is_found_by_its_column(by_hand):
+    """A serial column here, an identity column there: its sequence is called differently, and another has the name."""
+    for db in by_hand.targets():
+        assert sequence(db, "other_name") == (10 + MARGIN, True)
+        assert sequence(db, "counted_id_seq") == (1, False)
+
+
+def test_a_sequence_that_does_not_fit_is_named(by_hand):
+    log = by_hand.log()
+    for target in ("shadow", "target"):
+        assert f'sequence "public"."too_far": the source is at 500, increment 1; "public"."too_far" on the {target}' in log
+        assert sequence(by_hand.shadow, "too_far") == (1, False)
 
 
 # ---- what does not travel ----
