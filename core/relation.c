@@ -473,6 +473,17 @@ bool relation_same_mapping(const struct relation *a, const struct relation *b)
 	return true;
 }
 
+bool relation_fills(const struct relation *rel, struct span target_column)
+{
+	for (size_t i = 0; i < rel->column_count; i++)
+		if (rel->columns[i].target.p && span_eq(rel->columns[i].target, target_column))
+			return true;
+	for (size_t i = 0; i < rel->computed_count; i++)
+		if (span_eq(rel->computed[i].column, target_column))
+			return true;
+	return rel->origin_column.p && span_eq(rel->origin_column, target_column);
+}
+
 /* Bytes that a character takes more inside a JSON string. */
 static size_t escape_extra(unsigned char c)
 {

@@ -74,6 +74,8 @@ bool relation_same_shape(const struct relation *a, const struct relation *b);
 
 /* Is what becomes of its rows on the target the same: names, computed columns, filter, origin? */
 bool relation_same_mapping(const struct relation *a, const struct relation *b);
+/* Does the migration fill this column of the target? */
+bool relation_fills(const struct relation *rel, struct span target_column);
 /* Are rows written as they are (renamed at most)? */
 static inline bool relation_is_plain(const struct relation *rel)
 {

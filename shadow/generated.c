@@ -123,7 +123,7 @@ static bool read_refusals(PGconn *source, PGconn *target, const struct schema_sc
 	columns_init(&columns);
 	for (int row = 0; row < PQntuples(r); row++) {
 		const struct relation *rel = find_relation(scope, (uint32_t)pg_i64(r, row, 0));
-		if (rel)
+		if (rel && !relation_fills(rel, pg_value(r, row, 1)))
 			columns_add(&columns, rel, pg_value(r, row, 1));
 	}
 	PQclear(r);
@@ -143,7 +143,8 @@ static bool read_notes(PGconn *target, const struct schema_scope *scope, struct 
 	columns_init(&columns);
 	for (size_t i = 0; i < scope->count; i++)
 		for (size_t j = 0; j < scope->relations[i]->column_count; j++)
-			columns_add(&columns, scope->relations[i], scope->relations[i]->columns[j].name);
+			if (scope->relations[i]->columns[j].target.p)
+				columns_add(&columns, scope->relations[i], scope->relations[i]->columns[j].target);
 	PGresult *r = columns_ask(&columns, target, true, f);
 	if (r)
 		ret->notes = sentences(a, note_format, r, &ret->note_count);

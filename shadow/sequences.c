@@ -124,6 +124,11 @@ static void place_owner(struct sequences_item *item, const struct schema_scope *
 			continue;
 		item->owner_schema = arena_dup(a, rel->target_schema);
 		item->owner_table = arena_dup(a, rel->target_table);
+		for (size_t k = 0; k < rel->column_count; k++)
+			if (rel->columns[k].target.p && span_eq(rel->columns[k].name, item->owner_column)) {
+				item->owner_column = arena_dup(a, rel->columns[k].target);
+				return;
+			}
 		return;
 	}
 }

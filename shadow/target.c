@@ -387,25 +387,13 @@ static bool read_source_side(PGconn *conn, struct target_table *t, struct arena 
 	return true;
 }
 
-/* Does the migration fill this column of the target? */
-static bool is_filled(const struct target_table *t, struct span name)
-{
-	for (size_t i = 0; i < t->column_count; i++)
-		if (t->rel->columns[i].target.p && span_eq(t->rel->columns[i].target, name))
-			return true;
-	for (size_t i = 0; i < t->computed_count; i++)
-		if (span_eq(t->computed[i].column.name, name))
-			return true;
-	return t->origin && span_eq(t->origin->name, name);
-}
-
 /* Columns that only the target has must be able to do without a value. */
 static bool check_others(const struct target_table *t, const PGresult *r, struct fault *f)
 {
 	for (int row = 0; row < PQntuples(r); row++) {
 		struct span name = pg_value(r, row, 0);
 
-		if (is_true(r, row, 3) && !is_filled(t, name))
+		if (is_true(r, row, 3) && !relation_fills(t->rel, name))
 			return fault(
 			    f, FAULT_STOP,
 			    "column \"%.*s\" of %.*s on the target is NOT NULL without a "
