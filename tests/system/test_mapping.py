@@ -220,3 +220,150 @@ def test_a_wrong_instruction_is_refused_with_line_and_next_step(migration, wrong
     assert f"{m.yaml}:" in seen.stderr or not (mapping or rules)
     assert not m.source.value("select exists (select from pg_replication_slots where slot_name = %s)", m.slot)
     assert m.source.value("select count(*) from orders") == 0
+
+
+def test_a_mapping_that_changed_after_the_copy_is_refused(migration):
+    m = migration(schema="exists", create_shadow=True,
+                  transformation_rules=[{"table": "public.t", "column": "v", "as": "upper(v)"}])
+    m.source.execute("create table t (id int primary key, v text); insert into t values (1, 'a')")
+    for db in m.targets():
+        db.execute("create table t (id int primary key, v text)")
+    m.run_until()
+    m.write({**m.config, "transformation_rules": [{"table": "public.t", "column": "v", "as": "lower(v)"}]})
+    seen = m.run_cli("run", "--until", "caught-up")
+    assert seen.returncode == 3 and "public.t are not those it was copied with" in seen.stderr and "migration.yaml:" in seen.stderr
+    m.write({**m.config, "transformation_rules": [{"table": "public.t", "column": "v", "as": "upper(v)"}]})
+    m.source.execute("update t set v = 'b'")
+    m.run_until()
+    assert [db.value("select v from t") for db in m.targets()] == ["B", "B"]
+
+
+# Row filters by what they read and by the identity; every UPDATE and DELETE of the source must go through.
+FILTERS = {
+    "on_the_key": ("id int primary key, v int", "default", "id % 2 = 0"),
+    "on_the_key_full": ("id int primary key, v int, big text", "full", "id % 2 = 0"),
+    "beside_the_key_full": ("id int primary key, v int, big text", "full", "v % 2 = 0"),
+    "on_toast_full": ("id int primary key, v int, big text", "full", "length(big) > 3000"),
+    "keyless": ("id int, v int, big text", "full", "v % 2 = 0"),
+    "index_identity": ("id int not null unique, v int", "using index t_id_key", "id > 10"),
+    "further_unique": ("id int primary key, v int unique, big text", "full", "v % 2 = 0"),
+    "null_is_not_true": ("id int primary key, v int, big text", "full", "v <> 1"),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_row_crosses_its_filter_and_the_source_never_fails(migration, rng, name):
+    columns, identity, where = FILTERS[name]
+    has_big = "big" in columns
+    m = migration(schema="exists", create_shadow=True, unique=None,
+                  transformation_rules=[{"table": "public.t", "where": where}])
+    ddl = f"create table t ({columns}); alter table t replica identity {identity}"
+    m.source.execute(f"{ddl}; insert into t (id, v) select i, i from generate_series(1, 60) i"
+                     + ("; update t set big = repeat(md5(id::text), 200)" if has_big else ""))
+    for db in m.targets():
+        db.execute(ddl)
+    m.start()
+    wait_live(m)
+    with m.source.connect() as connection:
+        for step in range(200):
+            i = rng.randint(1, 80)
+            statement = rng.choice([
+                f"update t set v = v + 1000 + {step} where id = {i}",
+                f"update t set v = null where id = {i}",
+                f"update t set v = {2000 + step * 3} where id = {i}",
+                f"update t set id = {10000 + step * 2 + i % 2} where id = {i}",
+                f"delete from t where id = {i}",
+                f"insert into t (id, v) select {i}, {100000 + step} where not exists (select from t where id = {i})",
+                f"update t set id = {500 + step} where id = {i}; update t set v = {300000 + step} where id = {500 + step}; delete from t where id = {600 - step}",
+            ] + ([f"update t set big = repeat('x', {rng.randint(1, 9000)}) where id = {i}"] if has_big else []))
+            connection.execute(f"begin; {statement}; commit")
+    wait_caught_up(m)
+    assert_mapped(m, {"select * from t": f"select * from t where {where}"})
+    assert 0 < m.target.value("select count(*) from t") < m.source.value("select count(*) from t")
+    m.stop()
+
+
+def test_a_rule_over_a_column_that_was_not_sent_leaves_its_result(migration):
+    m = migration(schema="exists", create_shadow=True,
+                  schema_mapping=[{"from": "public.t", "columns": {"big": {"to": None}}}],
+                  transformation_rules=[{"table": "public.t", "column": "size", "as": "length(big)"},
+                                        {"table": "public.t", "column": "total", "as": "a + b"}])
+    m.source.execute("create table t (id int primary key, a int, b int, big text);"
+                     "insert into t select i, i, i, repeat(md5(i::text), 500) from generate_series(1, 20) i")
+    for db in m.targets():
+        db.execute("create table t (id int primary key, a bigint, b int, size int, total bigint)")
+    m.start()
+    wait_live(m)
+    m.source.execute("update t set a = a + 1; begin; update t set big = 'short' where id = 3; update t set b = 7 where id = 3; commit;"
+                     "update t set id = id + 100 where id > 15; update t set id = 200, a = 5 where id = 1; delete from t where id = 2")
+    wait_caught_up(m)
+    assert_mapped(m, {"select * from t": "select id, a, b, length(big), a + b from t"})
+    m.stop()
+
+
+ODD = ['"; DROP TABLE t; --', "%s%n%d", "$1", "new\nline", 'quo"te', "back\\slash", "select", "ünïçödé" + "é" * 25, "tab\tbed", "'single'",
+       "$$dollar$$", "Camel.Dot", " leading", "{json}", "a" * 63]
+
+
+def test_odd_names_travel_and_nothing_is_executed(migration):
+    """Tables, columns, schemas and values of all kinds of names, mapped to other such names."""
+    def quoted(name):
+        return '"' + name.replace('"', '""') + '"'
+
+    columns = [f"{name[:50]}{i}" for i, name in enumerate(ODD)]
+    mapping = [{"from": f'public.{quoted(name)}', "to": f'{quoted("Odd " + ODD[0])}.{quoted(name[::-1][:60])}',
+                "columns": {quoted(c): quoted("to " + c) for c in columns[1:4]}} for name in ODD if len(name.encode()) < 60]
+    m = migration(schema="exists", create_shadow=True, schema_mapping=mapping,
+                  transformation_rules=[{"table": f'{quoted("Odd " + ODD[0])}.{quoted(ODD[1][::-1])}', "column": quoted("to " + columns[2]),
+                                         "as": f"upper({quoted(columns[2])}) || '{ODD[1]}'"}])
+    listed = ", ".join(f"{quoted(c)} text" for c in columns)
+    moved = ", ".join(f"{quoted('to ' + c if c in columns[1:4] else c)} text" for c in columns)
+    for db in m.targets():
+        db.execute(f"create schema {quoted('Odd ' + ODD[0])}")
+    wanted = {}
+    for name in ODD:
+        mapped = len(name.encode()) < 60
+        on_target = f"{quoted('Odd ' + ODD[0])}.{quoted(name[::-1][:60])}" if mapped else f"public.{quoted(name)}"
+        m.source.execute(f"create table public.{quoted(name)} (id int primary key, {listed})")
+        for db in m.targets():
+            db.execute(f"create table {on_target} (id int primary key, {moved if mapped else listed})")
+        third = f"upper({quoted(columns[2])}) || '{ODD[1]}'" if name == ODD[1] else quoted(columns[2])
+        wanted[f"select * from {on_target}"] = (f"select id, {', '.join(third if i == 2 else quoted(c) for i, c in enumerate(columns))}"
+                                                f" from public.{quoted(name)}")
+    def insert(i):
+        with m.source.connect() as connection:
+            for name in ODD:
+                connection.execute(f"insert into public.{quoted(name)} values ({', '.join(['%s'] * (len(columns) + 1))})".replace(
+                    quoted(name), quoted(name).replace("%", "%%")), (i, *ODD))
+                connection.execute(f"update public.{quoted(name)} set {quoted(columns[2])} = {quoted(columns[3])} where id = {i - 1}")
+    insert(1)
+    m.start()
+    wait_live(m)
+    insert(2)
+    wait_caught_up(m)
+    assert_mapped(m, wanted)
+    report = m.json("check")
+    assert report["ok"], report
+    m.stop()
+
+
+@pytest.mark.parametrize("mode", ["create", "exists"])
+def test_hundreds_of_tables_and_of_columns(migration, is_long, mode):
+    tables = 500 if is_long else 60
+    m = migration(schema=mode, create_shadow=mode == "exists",
+                  **({"schema_mapping": [{"from": "public.*", "to": "many.*"}]} if mode == "exists" else {}))
+    wide = ", ".join(f"c{i} {('int', 'text', 'numeric(9,2)', 'timestamptz')[i % 4]}" for i in range(200))
+    ddl = "; ".join(f"create table {{0}}t{i} (id int primary key, v text)" for i in range(tables)) + f"; create table {{0}}wide (id int primary key, {wide})"
+    m.source.execute(ddl.format(""))
+    m.source.execute("; ".join(f"insert into t{i} values (1, 'v{i}')" for i in range(tables)) + "; insert into wide (id, c1, c196) values (1, 'x', 5)")
+    schema = "many." if mode == "exists" else ""
+    if mode == "exists":
+        for db in m.targets():
+            db.execute("create schema many; " + ddl.format("many."))
+    m.start()
+    wait_live(m, timeout=300)
+    m.source.execute("; ".join(f"insert into t{i} values (2, 'w{i}'); update t{i} set v = 'u' where id = 1" for i in range(tables))
+                     + "; update wide set c199 = now(), c0 = 7; insert into wide (id) values (2)")
+    wait_caught_up(m, timeout=300)
+    assert_mapped(m, {f"select * from {schema}{t}": f"select * from {t}" for t in [f"t{i}" for i in range(tables)] + ["wide"]})
+    m.stop()
