@@ -235,6 +235,20 @@ static void an_updated_and_deleted_row_is_deleted(void **state)
 	assert_plan(*state, "delete 1\n");
 }
 
+/* What a filter said of the row before the batch is asked of the row before the batch. */
+static void a_delete_has_the_row_as_it_was_before_all_changes(void **state)
+{
+	struct fixture *x = *state;
+	const struct value *first = row(x, 0, 1, 10, 100);
+
+	add(x, 'u', first, row(x, 0, 1, 11, 100));
+	add(x, 'd', row(x, 0, 1, 11, 100), NULL);
+	assert_true(plan_finish(&x->plan, &x->fault));
+	assert_int_equal(x->plan.exec_count, 1);
+	assert_int_equal(x->plan.execs[0].op, STATEMENT_DELETE);
+	assert_ptr_equal(x->plan.execs[0].rows[0].key, first);
+}
+
 static void a_new_and_deleted_row_is_nothing(void **state)
 {
 	inserted(*state, 1, 10, 100);
@@ -613,6 +627,7 @@ int main(void)
 		unit(updates_of_a_row_become_one_and_unchanged_takes_the_earlier_value),
 		unit(what_no_update_of_a_row_sets_stays_unchanged),
 		unit(an_updated_and_deleted_row_is_deleted),
+		unit(a_delete_has_the_row_as_it_was_before_all_changes),
 		unit(a_new_and_deleted_row_is_nothing),
 		unit(a_row_deleted_and_inserted_again_is_both_in_this_order),
 		unit(a_replaced_row_that_goes_again_is_deleted_once),

@@ -17,6 +17,11 @@ struct fixture {
 	struct target_column columns[COLUMNS];
 	struct target_table table;
 	uint64_t sets;
+	struct column source[COLUMNS];
+	struct relation rel;
+	struct target_computed computed;
+	struct expression as;
+	struct target_column origin;
 };
 
 static int set_up(void **state)
@@ -188,6 +193,148 @@ static void a_keyless_update_numbers_the_old_row_first(void **state)
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $4, 'public.t update')");
 }
 
+/* LABEL = upper(note), and where asked for: only rows with id > 0. */
+static void transform(struct fixture *x, char identity, bool filter)
+{
+	static const char *const names[COLUMNS] = { "id", "no\"te", "doc", "seen" };
+	static const uint32_t id[] = { ID }, note[] = { NOTE };
+
+	for (size_t i = 0; i < COLUMNS; i++)
+		x->source[i].name = span_str(names[i]);
+	x->rel = (struct relation) { .columns = x->source, .column_count = COLUMNS, .identity = identity };
+	x->table.rel = &x->rel;
+	x->columns[ID].source_type = span_str("integer");
+	x->columns[NOTE].source_type = span_str("character varying");
+	x->columns[NOTE].is_written = false; /* read only */
+	x->columns[NOTE].is_read = true;
+	x->columns[DOC].is_written = false;
+	x->as = (struct expression) { span_str("upper(\"no\"\"te\") -- loud"), note, 1 };
+	x->computed = (struct target_computed) {
+		.column = { .name = span_str("label"),
+			    .type_name = span_str("pg_catalog.text"),
+			    .exact_type = span_str("text"),
+			    .type_oid = 25,
+			    .is_written = true,
+			    .is_exact = true },
+		.as = &x->as,
+	};
+	x->table.computed = &x->computed;
+	x->table.computed_count = 1;
+	if (!filter)
+		return;
+	x->rel.filter = (struct expression) { span_str("id > 0"), id, 1 };
+	x->columns[ID].is_read = true;
+}
+
+#define LABEL(n) "(upper(\"no\"\"te\") -- loud\n)::pg_catalog.text AS r" n "1"
+#define NOTE_OF(n) "k." n "2::character varying AS \"no\"\"te\""
+#define ID_OF(n) "k." n "1::integer AS \"id\""
+#define ROW ") AS \"the source's row\") AS x"
+
+static void a_computed_column_is_an_expression_over_a_row_of_the_source(void **state)
+{
+	struct fixture *x = *state;
+
+	transform(x, 'd', false);
+	assert_sql(x, STATEMENT_INSERT,
+		   "WITH w AS (INSERT INTO \"public\".\"t\" AS t (\"id\", \"label\") SELECT k.n1, k.rn1 FROM "
+		   "(SELECT * FROM unnest($1, $2) AS k(n1, n2) CROSS JOIN LATERAL (SELECT " LABEL("n")
+		   " FROM (SELECT " NOTE_OF("n") ROW "n) AS k RETURNING 1) "
+		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $3, 'public.t insert')");
+	assert_sql(x, STATEMENT_UPDATE,
+		   "WITH w AS (UPDATE \"public\".\"t\" AS t SET \"label\" = k.rn1 FROM "
+		   "(SELECT * FROM unnest($1, $2) AS k(o1, n2) CROSS JOIN LATERAL (SELECT " LABEL("n")
+		   " FROM (SELECT " NOTE_OF("n") ROW "n) AS k "
+		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 RETURNING 1) "
+		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $3, 'public.t update')");
+}
+
+static void what_was_not_sent_leaves_the_computed_column_alone(void **state)
+{
+	struct fixture *x = *state;
+
+	transform(x, 'd', false);
+	x->sets = 1 << ID;
+	assert_sql(x, STATEMENT_UPDATE,
+		   "WITH w AS (SELECT 1 FROM \"public\".\"t\" AS t, unnest($1) AS k(o1) "
+		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1) "
+		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $2, 'public.t update')");
+}
+
+static void a_filtered_insert_counts_what_it_leaves_out(void **state)
+{
+	struct fixture *x = *state;
+
+	transform(x, 'd', true);
+	assert_sql(x, STATEMENT_INSERT,
+		   "WITH k AS MATERIALIZED (SELECT * FROM unnest($1, $2) AS k(n1, n2) CROSS JOIN LATERAL (SELECT "
+		   LABEL("n") ", (id > 0\n) AS fn FROM (SELECT " ID_OF("n") ", " NOTE_OF("n") ROW "n), "
+		   "w AS (INSERT INTO \"public\".\"t\" AS t (\"id\", \"label\") SELECT k.n1, k.rn1 FROM k "
+		   "WHERE k.fn RETURNING 1) SELECT foreshadow.expect((SELECT count(*) FROM w) + "
+		   "(SELECT count(*) FROM k WHERE k.fn IS NOT TRUE), $3, 'public.t insert')");
+}
+
+static void a_filter_over_the_key_keeps_rows_on_their_side(void **state)
+{
+	struct fixture *x = *state;
+
+	transform(x, 'd', true);
+	assert_sql(x, STATEMENT_DELETE,
+		   "WITH k AS MATERIALIZED (SELECT * FROM unnest($1) AS k(o1) CROSS JOIN LATERAL (SELECT "
+		   "(id > 0\n) AS fo FROM (SELECT " ID_OF("o") ROW "o), "
+		   "w AS (DELETE FROM \"public\".\"t\" AS t USING k WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 AND k.fo "
+		   "RETURNING 1) SELECT foreshadow.expect((SELECT count(*) FROM w) + "
+		   "(SELECT count(*) FROM k WHERE k.fo IS NOT TRUE), $2, 'public.t delete')");
+}
+
+static void an_update_across_a_filter_is_three_statements_that_count(void **state)
+{
+	struct fixture *x = *state;
+
+	transform(x, 'f', true);
+	assert_sql(x, STATEMENT_UPDATE,
+		   "WITH k AS MATERIALIZED (SELECT * FROM unnest($1, $2, $3) AS k(o1, n1, n2) "
+		   "CROSS JOIN LATERAL (SELECT (id > 0\n) AS fo FROM (SELECT " ID_OF("o") ROW "o "
+		   "CROSS JOIN LATERAL (SELECT " LABEL("n") ", (id > 0\n) AS fn FROM (SELECT " ID_OF("n") ", "
+		   NOTE_OF("n") ROW "n), "
+		   "w AS (UPDATE \"public\".\"t\" AS t SET \"label\" = k.rn1 FROM k "
+		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 AND k.fo AND k.fn RETURNING 1), "
+		   "d AS (DELETE FROM \"public\".\"t\" AS t USING k "
+		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 AND k.fo AND k.fn IS NOT TRUE RETURNING 1), "
+		   "i AS (INSERT INTO \"public\".\"t\" AS t (\"id\", \"label\") SELECT k.n1, k.rn1 FROM k "
+		   "WHERE k.fo IS NOT TRUE AND k.fn RETURNING 1) "
+		   "SELECT foreshadow.expect((SELECT count(*) FROM w), (SELECT count(*) FROM k WHERE k.fo AND k.fn), "
+		   "'public.t update'), foreshadow.expect((SELECT count(*) FROM d), "
+		   "(SELECT count(*) FROM k WHERE k.fo AND k.fn IS NOT TRUE), 'public.t update'), "
+		   "foreshadow.expect((SELECT count(*) FROM i), (SELECT count(*) FROM k WHERE k.fo IS NOT TRUE AND k.fn), "
+		   "'public.t update'), foreshadow.expect((SELECT count(*) FROM k), $4, 'public.t update')");
+}
+
+static void a_merged_table_has_its_origin_in_the_key_and_in_what_is_inserted(void **state)
+{
+	struct fixture *x = *state;
+
+	transform(x, 'd', false);
+	x->table.computed_count = 0;
+	x->columns[NOTE].is_read = false;
+	x->rel.origin_value = span_str("it's");
+	x->origin = (struct target_column) { .name = span_str("shop"),
+					     .type_name = span_str("pg_catalog.text"),
+					     .equals = span_str("OPERATOR(pg_catalog.=)"),
+					     .is_written = true,
+					     .is_key = true };
+	x->table.origin = &x->origin;
+	assert_sql(x, STATEMENT_INSERT,
+		   "WITH w AS (INSERT INTO \"public\".\"t\" AS t (\"id\", \"shop\") SELECT k.n1, "
+		   "'it''s'::pg_catalog.text FROM unnest($1) AS k(n1) RETURNING 1) "
+		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $2, 'public.t insert')");
+	assert_sql(x, STATEMENT_DELETE,
+		   "WITH w AS (DELETE FROM \"public\".\"t\" AS t USING unnest($1) AS k(o1) "
+		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 AND "
+		   "t.\"shop\" OPERATOR(pg_catalog.=) 'it''s'::pg_catalog.text RETURNING 1) "
+		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $2, 'public.t delete')");
+}
+
 #define unit(f) cmocka_unit_test_setup(f, set_up)
 
 int main(void)
@@ -202,6 +349,12 @@ int main(void)
 		unit(a_delete_needs_the_key_alone),
 		unit(a_keyless_delete_takes_one_of_the_equal_rows),
 		unit(a_keyless_update_numbers_the_old_row_first),
+		unit(a_computed_column_is_an_expression_over_a_row_of_the_source),
+		unit(what_was_not_sent_leaves_the_computed_column_alone),
+		unit(a_filtered_insert_counts_what_it_leaves_out),
+		unit(a_filter_over_the_key_keeps_rows_on_their_side),
+		unit(an_update_across_a_filter_is_three_statements_that_count),
+		unit(a_merged_table_has_its_origin_in_the_key_and_in_what_is_inserted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
