@@ -30,7 +30,8 @@ struct publish {
 	uint32_t hold_us;
 	struct ack *ack;
 	uint64_t generation;
-	uint64_t marks; /* snapshot fences and bases that are out */
+	uint64_t marks;  /* snapshot fences and bases that are out */
+	bool is_cut_off; /* no broker answers, and that was said */
 	struct buf record;
 	struct publish_totals totals;
 	const rd_kafka_message_t *reports[REPORT_BATCH];
@@ -110,6 +111,9 @@ static bool take_report(struct publish *p, const rd_kafka_message_t *m, struct f
 			     "%s, partition %d: a record was not delivered: %s",
 			     is_change ? p->conf.changes_topic : p->conf.snapshot_topic,
 			     (int)m->partition, rd_kafka_err2str(m->err));
+	if (p->is_cut_off && !m->err)
+		log_info("Kafka: brokers answer again, ingest goes on");
+	p->is_cut_off = p->is_cut_off && m->err;
 	if (is_change)
 		return ack_delivered(p->ack, (int)m->partition, (uint64_t)(uintptr_t)m->_private,
 				     f);
@@ -120,11 +124,25 @@ static bool take_report(struct publish *p, const rd_kafka_message_t *m, struct f
 	return true;
 }
 
+/* Said once each time: librdkafka goes on trying, and says every try. */
+static void say_cut_off(struct publish *p)
+{
+	if (!p->is_cut_off)
+		log_warn("Kafka: no broker answers: ingest waits, and the slot keeps the source's WAL "
+			 "meanwhile; next step: start the brokers, or look at bootstrap.servers and the "
+			 "network; watch the free space of the source's disk");
+	p->is_cut_off = true;
+}
+
 static bool take_error(struct publish *p, rd_kafka_event_t *event, struct fault *f)
 {
 	rd_kafka_resp_err_t err = rd_kafka_event_error(event);
 	char text[512];
 
+	if (err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
+		say_cut_off(p);
+		return true;
+	}
 	if (err != RD_KAFKA_RESP_ERR__FATAL) {
 		log_warn("kafka: %s", rd_kafka_event_error_string(event));
 		return true;
