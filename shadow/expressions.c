@@ -103,7 +103,7 @@ static bool has_type(struct check *c, struct span type, bool *ret, struct fault 
 
 static bool make_row_table(struct check *c, struct fault *f)
 {
-	bool first = true, is_there;
+	bool first = true, is_there = false;
 
 	buf_reset(&c->sql);
 	buf_str(&c->sql, "CREATE TEMP TABLE foreshadow_row (");
