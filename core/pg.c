@@ -408,35 +408,53 @@ static void pg_cancel(PGconn *conn)
 	PQfreeCancel(c);
 }
 
+struct pg_patience {
+	int stop_fd;
+	const char *slow;
+	int64_t started_us;
+	bool has_said;
+};
+
+/* Until the connection's next result can be taken without waiting. */
+static bool pg_await(PGconn *conn, struct pg_patience *p, struct fault *f)
+{
+	while (PQisBusy(conn)) {
+		if (!pg_wait(conn, false, p->stop_fd, p->has_said ? -1 : PG_SLOW_MS, f))
+			return false;
+		if (pg_is_readable(p->stop_fd)) {
+			pg_cancel(conn);
+			return fault(f, FAULT_ENVIRONMENT, "stopped while waiting: %s", p->slow);
+		}
+		if (!PQconsumeInput(conn))
+			return pg_fault(conn, NULL, f);
+		if (!p->has_said && PQisBusy(conn) &&
+		    clock_us() - p->started_us >= PG_SLOW_MS * INT64_C(1000)) {
+			log_info("%s", p->slow);
+			p->has_said = true;
+		}
+	}
+	return true;
+}
+
 PGresult *pg_query_until(PGconn *conn, const char *sql, int stop_fd, const char *slow,
 			 struct fault *f)
 {
-	int64_t started_us = clock_us();
-	bool has_said = false;
-	PGresult *r, *more;
+	struct pg_patience patience = { stop_fd, slow, clock_us(), false };
+	PGresult *r = NULL, *more;
 
 	if (!PQsendQuery(conn, sql))
 		return pg_checked(conn, NULL, f);
-	while (PQisBusy(conn)) {
-		if (!pg_wait(conn, false, stop_fd, has_said ? -1 : PG_SLOW_MS, f))
-			return NULL;
-		if (pg_is_readable(stop_fd)) {
-			pg_cancel(conn);
-			fault(f, FAULT_ENVIRONMENT, "stopped while waiting: %s", slow);
+	for (;;) {
+		if (!pg_await(conn, &patience, f)) {
+			PQclear(r);
 			return NULL;
 		}
-		if (!PQconsumeInput(conn))
-			return pg_checked(conn, NULL, f);
-		if (!has_said && PQisBusy(conn) &&
-		    clock_us() - started_us >= PG_SLOW_MS * INT64_C(1000)) {
-			log_info("%s", slow);
-			has_said = true;
-		}
+		more = PQgetResult(conn);
+		if (!more)
+			return pg_checked(conn, r, f);
+		PQclear(r); /* several statements: an error is the last result */
+		r = more;
 	}
-	r = PQgetResult(conn);
-	while ((more = PQgetResult(conn)))
-		PQclear(more);
-	return pg_checked(conn, r, f);
 }
 
 bool pg_do(PGconn *conn, struct fault *f, const char *sql)
@@ -493,20 +511,33 @@ void pg_quote_table(struct buf *b, struct span schema, struct span table)
 	pg_quote_ident(b, table);
 }
 
-void pg_quote_element(struct buf *b, struct span text)
+void pg_array_begin(struct buf *b)
 {
-	buf_u8(b, b->n ? ',' : '{');
-	if (!text.p) {
+	buf_u8(b, '{');
+}
+
+void pg_array_add(struct buf *b, struct span element)
+{
+	const struct span before = buf_span(b);
+
+	if (before.n && before.p[before.n - 1] != '{')
+		buf_u8(b, ',');
+	if (!element.p) {
 		buf_str(b, "NULL");
 		return;
 	}
 	buf_u8(b, '"');
-	for (size_t i = 0; i < text.n; i++) {
-		if (text.p[i] == '"' || text.p[i] == '\\')
+	for (size_t i = 0; i < element.n; i++) {
+		if (element.p[i] == '"' || element.p[i] == '\\')
 			buf_u8(b, '\\');
-		buf_u8(b, (uint8_t)text.p[i]);
+		buf_u8(b, (uint8_t)element.p[i]);
 	}
 	buf_u8(b, '"');
+}
+
+void pg_array_end(struct buf *b)
+{
+	buf_u8(b, '}');
 }
 
 struct span pg_value(const PGresult *r, int row, int column)

@@ -40,7 +40,7 @@ PGresult *pg_query_params(PGconn *conn, struct fault *f, const char *sql, int n,
 			  const char *const *values);
 /* As pg_query, for what may take as long as somebody's transaction: ends with FAULT_ENVIRONMENT, the
  * statement cancelled, when stop_fd (-1: none) becomes readable. A wait of some seconds is logged:
- * `slow` says for what. */
+ * `slow` says for what. Several statements in one text give the last one's result. */
 PGresult *pg_query_until(PGconn *conn, const char *sql, int stop_fd, const char *slow,
 			 struct fault *f);
 /* As pg_query, result thrown away. */
@@ -61,9 +61,11 @@ void pg_quote_ident(struct buf *b, struct span name);
 void pg_quote_literal(struct buf *b, struct span text);
 /* "schema"."table" */
 void pg_quote_table(struct buf *b, struct span schema, struct span table);
-/* Appends an element of an array literal (a parameter such as {"a","b",NULL}), with the brace or comma in
- * front of it; absent: NULL. The closing brace is the caller's. */
-void pg_quote_element(struct buf *b, struct span text);
+
+/* The literal of a text[]: begin, add…, end. An absent element is NULL. */
+void pg_array_begin(struct buf *b);
+void pg_array_add(struct buf *b, struct span element);
+void pg_array_end(struct buf *b);
 
 /* Text of a field, empty span with p == NULL when NULL. */
 struct span pg_value(const PGresult *r, int row, int column);

@@ -37,8 +37,10 @@ struct columns {
 
 static void columns_init(struct columns *c)
 {
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 3; i++) {
 		buf_init(&c->lists[i], LIST_BYTES);
+		pg_array_begin(&c->lists[i]);
+	}
 }
 
 static void columns_release(struct columns *c)
@@ -49,9 +51,9 @@ static void columns_release(struct columns *c)
 
 static void columns_add(struct columns *c, const struct relation *rel, struct span column)
 {
-	pg_quote_element(&c->lists[0], rel->target_schema);
-	pg_quote_element(&c->lists[1], rel->target_table);
-	pg_quote_element(&c->lists[2], column);
+	pg_array_add(&c->lists[0], rel->target_schema);
+	pg_array_add(&c->lists[1], rel->target_table);
+	pg_array_add(&c->lists[2], column);
 }
 
 static PGresult *columns_ask(struct columns *c, PGconn *target, bool is_generated, struct fault *f)
@@ -59,7 +61,7 @@ static PGresult *columns_ask(struct columns *c, PGconn *target, bool is_generate
 	const char *values[4] = { [3] = is_generated ? "t" : "f" };
 
 	for (int i = 0; i < 3; i++) {
-		buf_str(&c->lists[i], c->lists[i].n ? "}" : "{}");
+		pg_array_end(&c->lists[i]);
 		values[i] = buf_cstr(&c->lists[i]);
 		if (buf_failed(&c->lists[i])) {
 			fault(f, FAULT_INTERNAL, "no memory for the columns in scope");

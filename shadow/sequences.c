@@ -217,13 +217,14 @@ static bool find_on_target(struct session *s, struct pair *pairs, size_t count, 
 
 	for (int column = 0; column < 5; column++) {
 		buf_init(&names[column], 1 << 20);
+		pg_array_begin(&names[column]);
 		for (size_t i = 0; i < count; i++) {
 			const struct sequences_item *item = pairs[i].item;
 			const struct span columns[] = { item->schema, item->name, item->owner_schema,
 							item->owner_table, item->owner_column };
-			pg_quote_element(&names[column], columns[column]);
+			pg_array_add(&names[column], columns[column]);
 		}
-		buf_str(&names[column], "}");
+		pg_array_end(&names[column]);
 		values[column] = buf_cstr(&names[column]);
 	}
 	PGresult *r = pg_query_params(s->target, f, find_sql, 5, values);

@@ -23,10 +23,12 @@ static void names_and_literals_are_quoted(void **state)
 	pg_quote_table(&b, span_str("S x"), span_str("t"));
 	assert_string_equal(buf_cstr(&b), "\"a\"\"b\"'it''s \\ \"'\"S x\".\"t\"");
 	buf_reset(&b);
-	pg_quote_element(&b, span_str("a,\"b\\"));
-	pg_quote_element(&b, span(NULL, 0));
-	pg_quote_element(&b, span_str(""));
-	assert_string_equal(buf_cstr(&b), "{\"a,\\\"b\\\\\",NULL,\"\"");
+	pg_array_begin(&b);
+	pg_array_add(&b, span_str("a,\"b\\"));
+	pg_array_add(&b, span(NULL, 0));
+	pg_array_add(&b, span_str(""));
+	pg_array_end(&b);
+	assert_string_equal(buf_cstr(&b), "{\"a,\\\"b\\\\\",NULL,\"\"}");
 	buf_release(&b);
 }
 
