@@ -182,6 +182,43 @@ static void batch_replay(struct lane *l, const struct apply_statement *first, co
 		batch_poison(l, (size_t)l->batch.plan.changes[change].cookie, &f);
 }
 
+/* May it be that rows only stood in each other's way? */
+static bool batch_may_replace(const struct lane *l, const struct fault *f)
+{
+	const struct plan *p = &l->batch.plan;
+
+	if (strcmp(f->sqlstate, "23505") != 0 && strcmp(f->sqlstate, "23P01") != 0)
+		return false;
+	for (size_t i = 0; i < p->change_count; i++)
+		if (p->changes[i].table->can_replace)
+			return true;
+	return false;
+}
+
+/*
+ * Values that changed places in one source transaction: in the source's order an immediate constraint of the
+ * target refuses them, their net effect it takes. A batch may have been cut inside that transaction: then
+ * smaller ones, at last one whole transaction, show whether the target refuses its result too.
+ */
+static void batch_replace(struct lane *l, const struct apply_statement *first, const struct fault *why)
+{
+	struct apply_failure failure;
+	struct fault f = { 0 };
+
+	log_debug("a batch of %zu changes met a further constraint (%s): deleting and inserting its rows",
+		  l->batch.count, why->text);
+	if (!plan_replacing(&l->batch.plan, &f))
+		batch_refused(l, &f);
+	else if (apply_plan(l->apply, &l->batch.plan, first, 1, &failure, &f))
+		batch_committed(l);
+	else if (!fault_is_of_a_row(&f))
+		lane_failed(l, &f);
+	else if (l->caution[l->batch.topic] < CAUTION_TRANSACTION)
+		batch_refused(l, &f);
+	else
+		batch_replay(l, first, why);
+}
+
 void batch_commit_changes(struct lane *l)
 {
 	struct batch *b = &l->batch;
@@ -205,6 +242,8 @@ void batch_commit_changes(struct lane *l)
 		lane_failed(l, &f);
 	else if (b->count == 0)
 		batch_refused(l, &f);
+	else if (batch_may_replace(l, &f))
+		batch_replace(l, &first, &f);
 	else
 		batch_replay(l, &first, &f);
 }

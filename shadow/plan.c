@@ -62,6 +62,7 @@ struct work {
 	struct bucket *buckets;
 	size_t bucket_count, bucket_cap;
 	struct buf key;
+	bool replaces; /* plan_replacing */
 	struct fault *f;
 };
 
@@ -597,6 +598,26 @@ static bool add_key_change(struct work *w, struct group *g, struct span old_key,
 	return true;
 }
 
+/* An update as delete and insert, when every column's value is known. *ret_done: it was done so. */
+static bool add_replaced(struct work *w, struct entry *e, bool fresh, size_t change, bool *ret_done)
+{
+	struct plan_change ch = w->plan->changes[change];
+	struct arena *a = w->plan->arena;
+	bool known = !fresh && e->table == ch.table && e->effect != EFFECT_NONE && e->effect != EFFECT_DELETE;
+	const struct value *row = ch.before ? with_identity(a, &ch) : ch.after;
+
+	row = row ? merged(a, ch.table, known ? e->new.row : NULL, row) : NULL;
+	if (!row)
+		return no_memory(w->f);
+	*ret_done = !has_unchanged(ch.table, row);
+	if (!*ret_done)
+		return true;
+	ch.before = key_row(&ch);
+	do_delete(e, &ch, fresh, change);
+	do_insert(e, &ch, row, change);
+	return true;
+}
+
 static bool add_merged(struct work *w, struct group *g, size_t change)
 {
 	const struct plan_change *ch = &w->plan->changes[change];
@@ -617,6 +638,13 @@ static bool add_merged(struct work *w, struct group *g, size_t change)
 		if (!flush(w, g))
 			return no_memory(w->f);
 		e = look(w, g, ch->key, &fresh);
+	}
+	if (ch->op == 'u' && w->replaces && ch->table->can_replace) {
+		bool is_done = false;
+		if (!add_replaced(w, e, fresh, change, &is_done))
+			return false;
+		if (is_done)
+			return true;
 	}
 	if (ch->op == 'u')
 		return do_update(w, e, ch, fresh, change);
@@ -642,7 +670,7 @@ static bool work_init(struct work *w, struct plan *p, struct fault *f)
 	return (w->entries && w->slots) || no_memory(f);
 }
 
-bool plan_finish(struct plan *p, struct fault *f)
+static bool plan_net(struct plan *p, bool replaces, struct fault *f)
 {
 	struct work w;
 	bool ok;
@@ -650,11 +678,13 @@ bool plan_finish(struct plan *p, struct fault *f)
 	p->execs = NULL;
 	p->exec_count = p->exec_cap = 0;
 	ok = work_init(&w, p, f);
+	w.replaces = replaces;
 	for (size_t i = 0; ok && i < p->change_count; i++) {
 		struct group *g = group_of(&w, p->changes[i].table);
 		if (!g)
 			ok = no_memory(f);
-		else if (p->changes[i].table->is_ordered)
+		else if (p->changes[i].table->is_ordered &&
+			 !(replaces && p->changes[i].table->can_replace))
 			ok = add_ordered(&w, g, i);
 		else
 			ok = add_merged(&w, g, i);
@@ -663,6 +693,16 @@ bool plan_finish(struct plan *p, struct fault *f)
 		ok = flush(&w, &w.groups[i]) || no_memory(f);
 	buf_release(&w.key);
 	return ok;
+}
+
+bool plan_finish(struct plan *p, struct fault *f)
+{
+	return plan_net(p, false, f);
+}
+
+bool plan_replacing(struct plan *p, struct fault *f)
+{
+	return plan_net(p, true, f);
 }
 
 bool plan_sequential(struct plan *p, struct fault *f)

@@ -20,11 +20,14 @@
  * Ordered tables (target.h) keep source order, one statement a change; inserts that follow each
  * other share one, and so do deletes by key.
  *
+ * plan_replacing is for what a further constraint refused: the net effect of ordered tables too, with their
+ * updated rows deleted and inserted anew (target.h: can_replace), so that values may change places.
+ *
  * plan_sequential makes one execution a change, in source order: exec i belongs to change i.
  *
  * Pure: no I/O, no clock. Values and keys are borrowed until plan_reset; the plan's own memory is
- * in the arena given to plan_init. plan_finish and plan_sequential may follow each other on the
- * same changes.
+ * in the arena given to plan_init. plan_finish, plan_replacing and plan_sequential may
+ * follow each other on the same changes.
  */
 #ifndef SHADOW_PLAN_H
 #define SHADOW_PLAN_H
@@ -72,6 +75,7 @@ void plan_reset(struct plan *p);
  * FAULT_INPUT. */
 bool plan_add(struct plan *p, const struct plan_change *ch, struct fault *f);
 bool plan_finish(struct plan *p, struct fault *f);
+bool plan_replacing(struct plan *p, struct fault *f);
 bool plan_sequential(struct plan *p, struct fault *f);
 /* One execution that inserts rows of a copy; there are no changes then. rows are borrowed. */
 bool plan_add_copied(struct plan *p, const struct target_table *table, const struct value *const *rows,

@@ -65,7 +65,12 @@ static const char indexes_sql[] =
     "     AND ao.amoprighttype = oc.opcintype AND ao.amopstrategy = 3"
     "   JOIN pg_operator o ON o.oid = ao.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace"
     "   WHERE oc.oid = i.indclass[k]),"
-    "  i.indrelid = $1::oid AS own"
+    "  i.indrelid = $1::oid AS own,"
+    "  NOT i.indisexclusion AND i.indexprs IS NULL AND NOT EXISTS (SELECT FROM"
+    "    unnest(i.indcollation::oid[]) u (oid) JOIN pg_collation l ON l.oid = u.oid"
+    "    WHERE NOT l.collisdeterministic) AS simple,"
+    "  (SELECT format('%I.%I', n.nspname, x.relname) FROM pg_class x"
+    "   JOIN pg_namespace n ON n.oid = x.relnamespace WHERE x.oid = i.indexrelid)"
     " FROM pg_index i CROSS JOIN LATERAL generate_series(0, i.indnkeyatts - 1) k"
     " LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k] AND a.attnum "
     "> 0"
@@ -388,12 +393,14 @@ static bool read_source_side(PGconn *conn, struct target_table *t, struct arena 
 }
 
 /* Columns that only the target has must be able to do without a value. */
-static bool check_others(const struct target_table *t, const PGresult *r, struct fault *f)
+static bool check_others(struct target_table *t, const PGresult *r, struct fault *f)
 {
 	for (int row = 0; row < PQntuples(r); row++) {
 		struct span name = pg_value(r, row, 0);
+		bool known = relation_fills(t->rel, name);
 
-		if (is_true(r, row, 3) && !relation_fills(t->rel, name))
+		t->has_others |= !known && letter(r, row, 2) == 0;
+		if (!known && is_true(r, row, 3))
 			return fault(
 			    f, FAULT_STOP,
 			    "column \"%.*s\" of %.*s on the target is NOT NULL without a "
@@ -448,12 +455,15 @@ static bool read_index(struct target_table *t, const PGresult *r, int first, int
 {
 	size_t keys = keys_in(t, r, first, end);
 	bool is_plain = is_true(r, first, 1), is_own = is_true(r, first, 4);
+	bool is_simple = is_true(r, first, 5);
 
-	if (t->is_keyless || keys < t->key_count || !is_plain) {
+	if (t->is_keyless || keys < t->key_count || !is_simple) {
+		if (!t->more_unique)
+			t->further = arena_dup(a, pg_value(r, first, 6));
 		t->more_unique = true;
-		return true;
+		return !arena_failed(a);
 	}
-	if (!is_own || (size_t)(end - first) != t->key_count || t->has_key_index)
+	if (!is_plain || !is_own || (size_t)(end - first) != t->key_count || t->has_key_index)
 		return true;
 	for (int row = first; row < end; row++) {
 		struct target_column *c = key_column(t, pg_value(r, row, 2));
@@ -534,5 +544,6 @@ struct target_table *target_read(PGconn *conn, const struct relation *rel, struc
 	    !read_indexes(conn, t, a, f))
 		return NULL;
 	t->is_ordered = rel->keyless || !rel->merge || t->more_unique;
+	t->can_replace = t->more_unique && !rel->keyless && rel->merge && !t->has_others;
 	return t;
 }

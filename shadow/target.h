@@ -60,7 +60,12 @@ struct target_table {
 	 * check them at all: the recheck is a trigger, which does not fire there.) */
 	bool has_deferred;
 	bool has_key_index; /* a unique index on exactly the key; without one, rows are searched */
-	bool more_unique;   /* unique or exclusion constraint beside the key */
+	bool more_unique;   /* unique or exclusion constraint beside the key, */
+	struct span further; /* the name of the first one's index, "schema"."name" */
+	bool has_others;    /* columns that only the target has, other than generated ones */
+	/* Its rows may be deleted and inserted anew where such a constraint refuses updates in their
+	 * order (values that changed places in one source transaction). */
+	bool can_replace;
 };
 
 /* Everything the catalog says; NULL and a fault: FAULT_STOP names what is missing. */

@@ -375,6 +375,20 @@ static void an_ordered_table_keeps_its_order(void **state)
 		       "insert =1,10,100\n");
 }
 
+static void values_that_change_places_are_deleted_and_inserted(void **state)
+{
+	struct fixture *x = *state;
+
+	x->table[0].is_ordered = x->table[0].can_replace = true;
+	updated(x, 1, 20, 100);
+	updated(x, 2, 10, 200);
+	updated(x, 3, 30, UNCHANGED); /* its row is not known whole */
+	updated(x, 1, 21, UNCHANGED);
+	assert_true(plan_replacing(&x->plan, &x->fault));
+	assert_execs(x, "delete 1 2\nupdate 3=30,-\ninsert =1,21,100 =2,10,200\n");
+	assert_plan(x, "update 1=20,100\nupdate 2=10,200\nupdate 3=30,-\nupdate 1=21,-\n");
+}
+
 static void a_keyless_table_changes_row_by_row(void **state)
 {
 	struct fixture *x = *state;
@@ -580,23 +594,27 @@ static void the_plan_does_what_the_changes_do_one_by_one(void **state)
 	struct fixture *x = *state;
 
 	for (unsigned seed = 1; seed <= 20000; seed++) {
-		struct model truth, merged, sequential;
+		struct model truth, merged, sequential, replaced;
 		srand(seed);
 		arena_reset(&x->arena);
 		plan_reset(&x->plan);
 		for (int l = 0; l < 2; l++) {
 			x->rel[l].identity = dice(2) ? 'f' : 'd';
 			x->table[l].is_ordered = dice(8) == 0;
+			x->table[l].can_replace = dice(2);
 		}
 		for (int id = 0; id < KEYS; id++)
 			truth.rows[id] = (struct model_row) { dice(2) ? GONE : dice(1000),
 							      dice(1000), dice(2) };
-		merged = sequential = truth;
+		merged = sequential = replaced = truth;
 		for (int i = 1 + dice(30); i > 0; i--)
 			random_change(x, &truth);
 		assert_true(plan_finish(&x->plan, &x->fault));
 		model_run(&merged, &x->plan);
 		assert_same_model(&truth, &merged);
+		assert_true(plan_replacing(&x->plan, &x->fault));
+		model_run(&replaced, &x->plan);
+		assert_same_model(&truth, &replaced);
 		assert_true(plan_sequential(&x->plan, &x->fault));
 		model_run(&sequential, &x->plan);
 		assert_same_model(&truth, &sequential);
@@ -643,6 +661,7 @@ int main(void)
 		unit(keys_that_change_places_go_through_a_third),
 		unit(an_old_row_with_the_same_key_is_no_key_change),
 		unit(an_ordered_table_keeps_its_order),
+		unit(values_that_change_places_are_deleted_and_inserted),
 		unit(a_keyless_table_changes_row_by_row),
 		unit(a_row_that_moves_between_leaves_is_deleted_and_then_inserted),
 		unit(tables_do_not_wait_for_each_other),
