@@ -63,8 +63,9 @@ static void check_tables(struct report *r, struct source_seen *s, const struct m
 		check_say_fault(r, "tables", &f);
 		return;
 	}
+	check_constraints(r, s, m);
 	for (size_t i = 0; i < catalog->relation_count; i++)
-		check_table(r, catalog->relations[i]);
+		check_table(r, catalog->relations[i], catalog->late[i]);
 	for (size_t i = 0; i < catalog->note_count; i++)
 		check_say(r, VERDICT_WARN, "table", catalog->notes[i]);
 	for (size_t i = 0; i < catalog->mistake_count; i++) {

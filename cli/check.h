@@ -35,8 +35,10 @@ void check_objects(struct report *r, struct source_seen *s, const struct migrati
 /* With schema: exists, columns that are generated on one side only. target: connected to the target itself. */
 void check_generated(struct report *r, struct source_seen *s, PGconn *target, const char *name);
 
-/* A table as the mapping makes it, with its routing and why. */
-void check_table(struct report *r, const struct relation *rel);
+/* What only the targets have: routes the catalog's relations, as ingest does for a table's first version. */
+void check_constraints(struct report *r, struct source_seen *s, const struct migration *m);
+/* A table as the mapping makes it, with its routing and why. late: names of what is built at the end, or NULL. */
+void check_table(struct report *r, const struct relation *rel, const char *late);
 /* The rules as this target understands them. */
 void check_rules(struct report *r, struct source_seen *s, PGconn *conn, const struct migration *m,
 		 const char *server);

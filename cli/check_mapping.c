@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * check_mapping - what `check` says of tables as the mapping makes them, and of the rules as each target
- * understands them.
+ * check_mapping - what `check` says of tables as the mapping makes them, of their routing and why, and of the
+ * rules as each target understands them.
  */
 #include "cli/check.h"
 #include "core/buf.h"
+#include "ingest/constraints.h"
 #include "shadow/expressions.h"
 #include "shadow/schema.h"
 
@@ -29,7 +30,37 @@ static void write_mapping(const struct relation *rel, struct buf *out)
 			   SPAN_ARG(rel->origin_value));
 }
 
-void check_table(struct report *r, const struct relation *rel)
+void check_constraints(struct report *r, struct source_seen *s, const struct migration *m)
+{
+	struct catalog *catalog = &s->catalog;
+	struct constraints constraints;
+	struct fault f = { 0 };
+	struct buf b;
+
+	if (!constraints_read(m, catalog->relations, catalog->relation_count, &s->arena, &constraints, &f)) {
+		/* a target that cannot be reached is a line of its own */
+		check_say(r, VERDICT_WARN, "tables", f.text);
+		return;
+	}
+	for (size_t i = 0; i < catalog->relation_count; i++)
+		constraints_route(&constraints, catalog->relations[i], &s->arena);
+	buf_init(&b, 1 << 16);
+	for (size_t i = 0; i < constraints.key_count; i++) {
+		const struct constraints_key *k = &constraints.keys[i];
+
+		buf_reset(&b);
+		buf_printf(&b,
+			   "%.*s.%.*s on the %s target has foreign key \"%.*s\": not enforced while changes are applied, "
+			   "so it needs no routing; one that the source does not have is validated at the end of run "
+			   "--until",
+			   SPAN_ARG(k->schema), SPAN_ARG(k->table), k->role == ROLE_SHADOW ? "shadow" : "primary",
+			   SPAN_ARG(k->name));
+		check_say(r, VERDICT_OK, "foreign key", buf_cstr(&b));
+	}
+	buf_release(&b);
+}
+
+void check_table(struct report *r, const struct relation *rel, const char *late)
 {
 	struct buf b;
 
@@ -39,6 +70,8 @@ void check_table(struct report *r, const struct relation *rel)
 	write_mapping(rel, &b);
 	buf_printf(&b, ", routing %s%s%.*s", rel->routing == ROUTE_KEY ? "key" : "table",
 		   rel->routing_reason.n ? ": " : "", SPAN_ARG(rel->routing_reason));
+	if (late)
+		buf_printf(&b, ", built at the end: %s", late);
 	check_say(r, rel->keyless ? VERDICT_WARN : VERDICT_OK, "table", buf_cstr(&b));
 	buf_release(&b);
 }

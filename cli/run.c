@@ -25,6 +25,7 @@
 #include "ingest/catalog.h"
 #include "ingest/ingest.h"
 #include "ingest/source.h"
+#include "shadow/late.h"
 #include "shadow/schema.h"
 #include "shadow/sequences.h"
 #include "shadow/shadow.h"
@@ -57,6 +58,7 @@ struct run {
 	size_t table_count;
 	struct kafka_conf kafka;
 	atomic_bool stop;
+	bool is_reached;             /* what --until asks for */
 	int stop_fd, ended_fd;       /* eventfds: stop was set; a role's thread has ended */
 	struct ingest_status *ingest;
 	struct runner runners[RUN_ROLES];
@@ -319,8 +321,8 @@ static void report_copies(struct run *run, int64_t *next_us)
 		 done && total > done ? seconds * (double)(total - done) / (double)done : 0);
 }
 
-/* Until a signal, the goal (*ret_reached), or the end of a role. */
-static bool wait_for_end(struct run *run, int signal_fd, struct until *until, bool *ret_reached, struct fault *f)
+/* Until a signal, the goal (run->is_reached), or the end of a role. */
+static bool wait_for_end(struct run *run, int signal_fd, struct until *until, struct fault *f)
 {
 	int64_t report_us = clock_us() + COPY_REPORT_US;
 
@@ -333,9 +335,9 @@ static bool wait_for_end(struct run *run, int signal_fd, struct until *until, bo
 			log_info("signal received, draining");
 			return true;
 		}
-		if (until && !until_look(until, ret_reached, f))
+		if (until && !until_look(until, &run->is_reached, f))
 			return false;
-		if (*ret_reached) {
+		if (run->is_reached) {
 			char goal[LSN_TEXT];
 			log_info("reached %s, draining", lsn_format(until->goal, goal));
 			return true;
@@ -378,11 +380,33 @@ static bool set_sequences(struct run *run, struct fault *f)
 	return true;
 }
 
+/* At the end, with nothing applied any more; a signal leaves it to the next run. The first fault becomes f. */
+static bool build_late(struct run *run, int signal_fd, struct fault *f)
+{
+	const struct schema_scope scope = { run->oids, run->catalog.relations, run->table_count };
+	struct pollfd p = { signal_fd, POLLIN, 0 };
+	bool ok = true;
+
+	for (int i = RUN_SHADOW; i <= RUN_PRIMARY; i++) {
+		struct fault why = { 0 };
+		if (!run->runners[i].is_wanted || poll(&p, 1, 0) > 0 ||
+		    late_build(run->m, role_of((enum run_role)i), &scope, run->instance, signal_fd, &why))
+			continue;
+		if (poll(&p, 1, 0) > 0) {
+			log_warn("stopped by a signal: what comes late is built by the next run with --until");
+		} else if (ok) {
+			*f = why;
+			ok = false;
+		}
+	}
+	return ok;
+}
+
 bool cmd_run(struct cli *c, struct fault *f)
 {
 	struct run run = { .m = &c->m, .kafka = { c->m.kafka, c->m.kafka_count, c->m.slot }, .stop_fd = -1, .ended_fd = -1 };
 	struct until until = { .m = &c->m };
-	bool is_stopped = false, is_reached = false;
+	bool is_stopped = false;
 
 	log_set(getenv("FORESHADOW_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, c->json);
 	arena_init(&run.arena, CATALOG_BYTES);
@@ -403,9 +427,10 @@ bool cmd_run(struct cli *c, struct fault *f)
 		until.looks_at[ROLE_SHADOW] = run.runners[RUN_SHADOW].is_wanted;
 		until.looks_at[ROLE_PRIMARY] = run.runners[RUN_PRIMARY].is_wanted;
 		log_info("migration %s, instance %s, %zu tables", c->m.name, run.instance, run.table_count);
-		ok = start(&run, f) && wait_for_end(&run, signal_fd, c->until ? &until : NULL, &is_reached, f);
+		ok = start(&run, f) && wait_for_end(&run, signal_fd, c->until ? &until : NULL, f);
 		ok = join(&run, f) && ok;
-		ok = ok && (!is_reached || set_sequences(&run, f));
+		if (ok && run.is_reached)
+			ok = set_sequences(&run, f) && build_late(&run, signal_fd, f);
 	}
 	close(signal_fd);
 	close(run.ended_fd);

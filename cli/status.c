@@ -37,6 +37,7 @@ struct role_status {
 	double copy_seconds;                /* since the oldest copy that is not live began */
 	int64_t lag_bytes;
 	double lag_seconds;
+	char schema[16];                    /* how far the schema is */
 };
 
 struct overview {
@@ -113,7 +114,8 @@ static void collect_role(const struct migration *m, enum role role, struct role_
 				     " (SELECT count(*) FROM foreshadow.copies WHERE migration = $1 AND state = 'live'),"
 				     " (SELECT coalesce(sum(records), 0) FROM foreshadow.copy_parts WHERE migration = $1),"
 				     " (SELECT extract(epoch FROM now() - min(started_at)) FROM foreshadow.copies"
-				     "   WHERE migration = $1 AND state = 'copying')"
+				     "   WHERE migration = $1 AND state = 'copying'),"
+				     " (SELECT state FROM foreshadow.schemas WHERE migration = $1)"
 				     " FROM foreshadow.progress p"
 				     " LEFT JOIN pg_stat_activity a ON a.pid = owner_pid AND a.backend_start = owner_start"
 				     " WHERE migration = $1 AND topic = $2",
@@ -135,6 +137,7 @@ static void collect_role(const struct migration *m, enum role role, struct role_
 		s->tables_live = pg_i64(r, 0, 8);
 		s->copy_rows = pg_i64(r, 0, 9);
 		s->copy_seconds = double_field(r, 10);
+		snprintf(s->schema, sizeof(s->schema), "%.15s", PQgetvalue(r, 0, 11));
 	}
 	PQclear(r);
 	pg_close(&conn);
@@ -173,10 +176,11 @@ static json_t *role_json(const struct overview *o, int role)
 
 	if (!s->is_there)
 		return json_pack("{s:s, s:s}", "role", role_names[role], "unreachable", s->reason);
-	return json_pack("{s:s, s:o, s:I, s:f, s:I, s:I, s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:f, s:f, s:o}}",
+	return json_pack("{s:s, s:o, s:I, s:f, s:I, s:I, s:s, s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:f, s:f, s:o}}",
 			 "role", role_names[role], "barrier_lsn", cli_json_lsn(s->barrier_lsn),
 			 "lag_bytes", (json_int_t)s->lag_bytes, "lag_seconds", s->lag_seconds,
 			 "changes", (json_int_t)s->changes, "covered", (json_int_t)s->covered,
+			 "schema", s->schema,
 			 "partitions", "count", (json_int_t)s->partitions, "owned", (json_int_t)s->owned,
 			 "waiting", (json_int_t)s->waiting,
 			 "copy", "tables", (json_int_t)s->tables, "tables_live", (json_int_t)s->tables_live,
@@ -232,9 +236,9 @@ static void print_role(const struct overview *o, int role)
 		return;
 	}
 	printf("%-8s contains %s, lag %" PRId64 " bytes %.1f s, %" PRId64 " changes applied, %" PRId64
-	       " covered by copies, partitions %" PRId64 "/%" PRId64 " owned, %" PRId64 " waiting\n",
+	       " covered by copies, partitions %" PRId64 "/%" PRId64 " owned, %" PRId64 " waiting, schema %s\n",
 	       role_names[role], lsn_format(s->barrier_lsn, barrier), s->lag_bytes, s->lag_seconds, s->changes,
-	       s->covered, s->owned, s->partitions, s->waiting);
+	       s->covered, s->owned, s->partitions, s->waiting, s->schema);
 	printf("         copy %" PRId64 "/%" PRId64 " tables live, %" PRId64 " of about %.0f rows (%.1f MB)",
 	       s->tables_live, s->tables, s->copy_rows, o->estimated_rows, o->estimated_bytes / 1e6);
 	if (eta >= 0)

@@ -560,6 +560,22 @@ static bool set_schema(void *out, const struct conf_value *v, struct fault *f)
 	return true;
 }
 
+static const char *const unique_names[] = { [UNIQUE_LATE] = "late", [UNIQUE_EARLY] = "early" };
+
+const char *unique_mode_name(enum unique_mode mode)
+{
+	return unique_names[mode];
+}
+
+static bool set_unique(void *out, const struct conf_value *v, struct fault *f)
+{
+	struct migration *m = out;
+
+	m->unique = strcmp(v->text, unique_names[UNIQUE_EARLY]) == 0 ? UNIQUE_EARLY : UNIQUE_LATE;
+	return strcmp(v->text, unique_names[m->unique]) == 0 ||
+	       conf_refuse(v, f, "expected %s, found \"%.64s\"", v->key->expected, v->raw);
+}
+
 static bool set_threshold(void *out, const struct conf_value *v, struct fault *f)
 {
 	char *end;
@@ -610,7 +626,7 @@ static const struct conf_key keys[] = {
 	{ "tables", "include", CONF_LIST, true, SOME_PATTERNS, NULL, NULL, set_include },
 	{ "tables", "exclude", CONF_LIST, false, SOME_PATTERNS, NULL, NULL, set_exclude },
 	{ "", "schema", CONF_TEXT, false, "create or exists", "create", NULL, set_schema },
-	{ "", "unique", LATER, false, NULL, NULL, "early", NULL },
+	{ "", "unique", CONF_TEXT, false, "late or early", "late", NULL, set_unique },
 	{ "", "order", LATER, false, NULL, NULL, "key", NULL },
 	{ "", "schema_mapping", CONF_MAPS, false, "a list of maps with from", NULL, NULL, mapping_begin },
 	{ "schema_mapping", "from", CONF_TEXT, true, A_TABLE, NULL, NULL, mapping_set_from },

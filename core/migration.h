@@ -16,6 +16,7 @@
 #include "core/pg.h"
 
 enum schema_mode { SCHEMA_CREATE, SCHEMA_EXISTS };
+enum unique_mode { UNIQUE_LATE, UNIQUE_EARLY };
 enum schema_change_policy { SCHEMA_CHANGE_APPLY, SCHEMA_CHANGE_RECOPY, SCHEMA_CHANGE_STOP };
 
 enum { MIGRATION_LANES_MAX = 64 };
@@ -34,6 +35,7 @@ struct migration {
 	size_t include_count, exclude_count;
 	struct mappings mappings;
 	enum schema_mode schema;
+	enum unique_mode unique;         /* default late */
 	int copy_jobs;                   /* default 4 */
 	int lanes;                       /* 0: auto; up to MIGRATION_LANES_MAX */
 
@@ -42,6 +44,9 @@ struct migration {
 	const char *changes_topic, *snapshot_topic, *control_topic, *incidents_topic;
 	const char *group[2];            /* <name>-shadow, <name>-primary: indexed by enum role */
 };
+
+/* "late", "early" */
+const char *unique_mode_name(enum unique_mode mode);
 
 enum role { ROLE_SHADOW, ROLE_PRIMARY };
 

@@ -245,8 +245,13 @@ static void follow_siblings(struct facts *x, struct relation *rel, uint32_t root
 	}
 }
 
-static void choose_key(struct facts *x, struct facts_table *t, char identity)
+/*
+ * The source's own further unique indexes come to a target only at the end (create, late). Where the
+ * tables exist, those of the targets decide, which ingest/constraints.h finds.
+ */
+static void choose_key(struct facts *x, struct facts_table *t, char identity, const struct migration *m)
 {
+	bool is_late = m->unique == UNIQUE_LATE;
 	const struct facts_table *root = t->is_leaf ? facts_find_root(x, t->root_oid) : NULL;
 	struct key_facts facts = {
 		.identity = identity,
@@ -254,6 +259,8 @@ static void choose_key(struct facts *x, struct facts_table *t, char identity)
 		.index_count = t->index_count,
 		.root_indexes = root ? root->indexes : NULL,
 		.root_index_count = root ? root->index_count : 0,
+		.spares_unique = is_late,
+		.spares_exclusion = is_late && m->schema == SCHEMA_EXISTS,
 	};
 	key_choose(&facts, &t->choice);
 }
@@ -268,7 +275,7 @@ static void decide(struct facts *x, const struct migration *m, const struct pgou
 	for (size_t i = 0; i < x->table_count; i++) {
 		struct facts_table *t = &x->tables[i];
 		bool is_it = message && message->oid == t->oid;
-		choose_key(x, t, is_it ? message->identity : t->identity);
+		choose_key(x, t, is_it ? message->identity : t->identity, m);
 		if (is_it)
 			relation_of_message(x, t, message);
 		else
@@ -345,12 +352,43 @@ static void select_tables(struct facts *x, const struct migration *m, struct cat
 	x->table_count = kept;
 }
 
-static void finish(struct facts *x, struct catalog *ret)
+/* The index as the target table's: a leaf's is part of the root's. */
+static const struct key_index *whole_index(const struct facts *x, const struct facts_table *t,
+					    const struct key_index *index)
 {
+	const struct facts_table *root = index->root_oid ? facts_find_root(x, t->root_oid) : NULL;
+
+	for (size_t i = 0; root && i < root->index_count; i++)
+		if (root->indexes[i].oid == index->root_oid)
+			return &root->indexes[i];
+	return index;
+}
+
+static const char *late_names(struct facts *x, const struct facts_table *t, const struct migration *m)
+{
+	const char *names = NULL;
+
+	if (m->unique != UNIQUE_LATE || m->schema != SCHEMA_CREATE || !t->rel || t->rel->keyless)
+		return NULL;
+	for (size_t i = 0; i < t->index_count; i++) {
+		const struct key_index *index = &t->indexes[i];
+		if (!key_is_secondary(index))
+			continue;
+		index = whole_index(x, t, index);
+		names = arena_printf(x->a, "%s%s%.*s", names ? names : "", names ? ", " : "",
+				     SPAN_ARG(index->name));
+	}
+	return names;
+}
+
+static void finish(struct facts *x, const struct migration *m, struct catalog *ret)
+{
+	ret->late = facts_many(x, x->table_count, sizeof(*ret->late));
 	ret->relations = facts_many(x, x->table_count, sizeof(*ret->relations));
 	ret->refusals = facts_many(x, x->table_count, sizeof(*ret->refusals));
-	for (size_t i = 0; ret->relations && ret->refusals && i < x->table_count; i++) {
+	for (size_t i = 0; ret->relations && ret->refusals && ret->late && i < x->table_count; i++) {
 		const char *refusal = refuse(x, &x->tables[i]);
+		ret->late[ret->relation_count] = late_names(x, &x->tables[i], m);
 		ret->relations[ret->relation_count++] = x->tables[i].rel;
 		if (refusal)
 			ret->refusals[ret->refusal_count++] = refusal;
@@ -400,7 +438,7 @@ bool catalog_read(PGconn *conn, const struct migration *m, struct arena *a, stru
 	if (!ok)
 		return fault_in(f, "source: reading the catalog");
 	decide(&x, m, NULL);
-	finish(&x, ret);
+	finish(&x, m, ret);
 	if (!arena_failed(a) && !find_mistakes(conn, &x, m, ret, f))
 		return fault_in(f, "source: reading the transformation rules");
 	return arena_failed(a) ? fault(f, FAULT_INTERNAL, "no memory for the source's catalog") : true;

@@ -21,6 +21,7 @@
 
 struct catalog {
 	struct relation **relations;   /* version 0, from (0,0), fingerprint 0; ordered by oid */
+	const char **late;             /* per relation: names of the unique indexes that are built at the end, or NULL */
 	size_t relation_count;
 	const char **refusals;         /* a sentence each: table, what is wrong, the statement to run */
 	size_t refusal_count;

@@ -69,18 +69,28 @@ static bool is_implied(const struct key_index *x, const struct key_index *key)
 	return true;
 }
 
+bool key_is_secondary(const struct key_index *x)
+{
+	return x->is_unique && !x->is_primary && !x->is_identity;
+}
+
+static bool is_spared(const struct key_facts *facts, const struct key_index *x)
+{
+	return x->is_unique ? facts->spares_unique && key_is_secondary(x) : facts->spares_exclusion;
+}
+
 static const struct key_index *further(const struct key_facts *facts, const struct key_index *key)
 {
 	for (size_t i = 0; i < facts->index_count; i++) {
 		const struct key_index *x = &facts->indexes[i];
-		if (x != key && !(key && is_implied(x, key)))
+		if (x != key && !(key && is_implied(x, key)) && !is_spared(facts, x))
 			return x;
 	}
 	/* Those of the root that have no index here: not valid yet, or made ON ONLY. Their columns have the
 	 * root's numbers, so only whether they are the key's parent is asked. */
 	for (size_t i = 0; i < facts->root_index_count; i++) {
 		const struct key_index *x = &facts->root_indexes[i];
-		bool is_here = key && key->root_oid == x->oid;
+		bool is_here = (key && key->root_oid == x->oid) || is_spared(facts, x);
 		for (size_t j = 0; j < facts->index_count && !is_here; j++)
 			is_here = facts->indexes[j].root_oid == x->oid;
 		if (!is_here)

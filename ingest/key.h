@@ -33,6 +33,8 @@ struct key_facts {
 	size_t index_count;
 	const struct key_index *root_indexes;
 	size_t root_index_count;
+	/* No target has such an index of the source while changes are applied: it does not count as further. */
+	bool spares_unique, spares_exclusion;
 };
 
 struct key_choice {
@@ -42,6 +44,10 @@ struct key_choice {
 	const struct key_index *refused;     /* the index that refusal ("is deferrable") is about, or NULL */
 	const char *remedy;                  /* with refusal: what to SET: "REPLICA IDENTITY FULL" */
 };
+
+/* A unique index that identifies nothing: not the primary key, not the replica identity, no exclusion
+ * constraint. What `unique: late` is about. */
+bool key_is_secondary(const struct key_index *x);
 
 void key_choose(const struct key_facts *facts, struct key_choice *ret);
 

@@ -11,6 +11,7 @@
 #include "core/failpoint.h"
 #include "core/log.h"
 #include "core/registry.h"
+#include "ingest/constraints.h"
 #include "ingest/resume.h"
 
 enum {
@@ -96,8 +97,10 @@ static bool make_relation(void *arg, const struct pgoutput_relation *message,
 {
 	struct life *l = arg;
 
-	return catalog_relation(l->plain, message, l->m, previous, previous->version + 1, from, a,
-				ret, f);
+	if (!catalog_relation(l->plain, message, l->m, previous, previous->version + 1, from, a, ret, f))
+		return false;
+	constraints_follow(*ret, previous);
+	return true;
 }
 
 static void reshaped(void *arg, uint32_t oid, struct position at)
@@ -188,7 +191,8 @@ static struct memory_identity own_identity(const struct life *l)
 	return (struct memory_identity) { .system_id = id->system_id,
 					  .timeline = id->timeline,
 					  .slot = l->m->slot,
-					  .partition_count = l->m->partition_count };
+					  .partition_count = l->m->partition_count,
+					  .unique = unique_mode_name(l->m->unique) };
 }
 
 /* Nothing was promised before slot_lsn is known: what is there of a slot is made again. */
@@ -260,6 +264,11 @@ static bool check_identity(struct life *l, struct fault *f)
 			     "back; the number is "
 			     "frozen because it decides where a key goes",
 			     l->m->partition_count, l->identity.partition_count);
+	if (strcmp(l->identity.unique, own.unique) != 0)
+		return fault(f, FAULT_STOP,
+			     "unique is %s, but this migration began with %s, which decided how its tables are "
+			     "routed: write unique: %s, or start over (foreshadow drop)",
+			     own.unique, l->identity.unique, l->identity.unique);
 	if (strcmp(l->identity.slot, l->m->slot) != 0)
 		return fault(f, FAULT_STOP, "this migration's slot is %s, not %s", l->identity.slot,
 			     l->m->slot);
@@ -564,6 +573,42 @@ static bool open_publish(struct life *l, struct fault *f)
 
 /* ---- start: versions, copies, the stream ---- */
 
+struct sibling {
+	const struct relation *of, *found;
+};
+
+static void match_sibling(void *arg, const struct version *v)
+{
+	struct sibling *s = arg;
+
+	if (v->rel->oid != s->of->oid && span_eq(v->rel->target_table, s->of->target_table) &&
+	    span_eq(v->rel->target_schema, s->of->target_schema))
+		s->found = v->rel;
+}
+
+/* A version of a leaf that shares the table's target, or NULL. */
+static const struct relation *find_sibling(const struct life *l, const struct relation *rel)
+{
+	struct sibling s = { .of = rel };
+
+	history_each(l->history, match_sibling, &s);
+	return s.found;
+}
+
+/* What further constraints the targets have is asked once, for a table's first version. */
+static bool route_table(struct life *l, struct relation *rel, struct constraints *c, bool *has_asked, struct fault *f)
+{
+	const struct relation *sibling = find_sibling(l, rel);
+
+	if (!*has_asked && !constraints_read(l->m, l->catalog.relations, l->catalog.relation_count, &l->arena, c, f))
+		return false;
+	*has_asked = true;
+	constraints_route(c, rel, &l->arena);
+	if (sibling)
+		constraints_follow(rel, sibling);
+	return true;
+}
+
 /* Tables that have no version yet are ours from what is confirmed on. */
 static bool open_history(struct life *l, struct fault *f)
 {
@@ -572,21 +617,25 @@ static bool open_history(struct life *l, struct fault *f)
 					   .announce = l->registry ? announce : NULL,
 					   .arg = l };
 	const struct position last = { { UINT64_MAX }, UINT64_MAX };
+	struct constraints constraints = { 0 };
+	bool has_asked = false;
 
 	l->history = history_new(&conf, f);
 	if (!l->history)
 		return false;
 	for (size_t i = 0; i < l->catalog.relation_count; i++) {
-		const struct relation *rel = l->catalog.relations[i];
+		struct relation *rel = l->catalog.relations[i];
 		const struct version *v;
 
 		if (history_at(l->history, rel->oid, last))
 			continue;
-		if (!history_add(l->history, rel, position_at(l->confirmed), &v, f))
+		if (!route_table(l, rel, &constraints, &has_asked, f) ||
+		    !history_add(l->history, rel, position_at(l->confirmed), &v, f))
 			return false;
-		log_info("table in scope table=%.*s.%.*s oid=%u target=%.*s columns=%zu",
+		log_info("table in scope table=%.*s.%.*s oid=%u target=%.*s columns=%zu routing=%s%s%.*s",
 			 SPAN_ARG(rel->schema), SPAN_ARG(rel->table), rel->oid, SPAN_ARG(v->name),
-			 rel->column_count);
+			 rel->column_count, rel->routing == ROUTE_KEY ? "key" : "table",
+			 rel->routing_reason.n ? ": " : "", SPAN_ARG(rel->routing_reason));
 	}
 	return true;
 }

@@ -56,6 +56,8 @@ static bool identity_from(const json_t *json, struct arena *a, struct memory_ide
 	const json_t *lsn = json_object_get(json, "slot_lsn");
 	const char *system_id = json_string_value(json_object_get(json, "system_id"));
 	const char *slot = json_string_value(json_object_get(json, "slot"));
+	/* An earlier version wrote none: it knew only this one. */
+	const char *unique = json_string_value(json_object_get(json, "unique"));
 
 	*ret = (struct memory_identity) {
 		.system_id = system_id ? strtoull(system_id, NULL, 10) : 0,
@@ -63,11 +65,12 @@ static bool identity_from(const json_t *json, struct arena *a, struct memory_ide
 		.slot = slot ? arena_str(a, span_str(slot)) : NULL,
 		.has_slot_lsn = lsn && !json_is_null(lsn),
 		.partition_count = (int)json_integer_value(json_object_get(json, "partitions")),
+		.unique = arena_str(a, span_str(unique ? unique : "early")),
 		.generation = (uint64_t)json_integer_value(json_object_get(json, "generation")),
 	};
 	if (ret->has_slot_lsn && !lsn_of(lsn, &ret->slot_lsn.v))
 		return false;
-	return ret->system_id && ret->slot && ret->partition_count > 0;
+	return ret->system_id && ret->slot && ret->unique && ret->partition_count > 0;
 }
 
 bool memory_identity_read(const struct memory *m, struct arena *a, bool *ret_exists,
@@ -95,10 +98,10 @@ bool memory_identity_write(const struct memory *m, const struct memory_identity 
 
 	snprintf(system_id, sizeof(system_id), "%" PRIu64, id->system_id);
 	return put_json(m, "identity",
-			json_pack("{s:s, s:i, s:s, s:o, s:i, s:I}", "system_id", system_id,
+			json_pack("{s:s, s:i, s:s, s:o, s:i, s:s, s:I}", "system_id", system_id,
 				  "timeline", (int)id->timeline, "slot", id->slot, "slot_lsn",
-				  slot_lsn, "partitions", id->partition_count, "generation",
-				  (json_int_t)id->generation),
+				  slot_lsn, "partitions", id->partition_count, "unique", id->unique,
+				  "generation", (json_int_t)id->generation),
 			f);
 }
 

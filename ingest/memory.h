@@ -33,6 +33,7 @@ struct memory_identity {
 	bool has_slot_lsn; /* false: the slot is being made */
 	struct boundary slot_lsn;
 	int partition_count;
+	const char *unique; /* unique: of the migration file when it began */
 	uint64_t generation;
 };
 /* *ret_exists false: a new migration. Strings live in a. */

@@ -6,6 +6,7 @@
 #include "core/clock.h"
 #include "core/failpoint.h"
 #include "core/log.h"
+#include "ingest/constraints.h"
 
 enum {
 	ARENA_BYTES = 256 << 20,
@@ -230,13 +231,14 @@ static bool refresh_versions(struct rounds *r, struct boundary at, bool *ret_cha
 	*ret_changed = false;
 	ok = catalog_read(r->conf.plain, r->conf.migration, &a, &now, f);
 	for (size_t i = 0; ok && i < now.relation_count; i++) {
-		const struct relation *rel = now.relations[i];
+		struct relation *rel = now.relations[i];
 		const struct table *t = table_find(r, rel->oid);
 		const struct version *v = newest_version(r, rel->oid);
 
 		if (!t || t->is_complete || !v ||
 		    (relation_same_shape(rel, v->rel) && relation_same_mapping(rel, v->rel)))
 			continue;
+		constraints_follow(rel, v->rel);
 		ok = history_add(r->conf.history, rel, position_at(at), &v, f);
 		*ret_changed = true;
 	}

@@ -81,7 +81,7 @@ static const struct relation *find_relation(const struct schema_scope *scope, ui
 
 static PGresult *ask_source(PGconn *source, const struct schema_scope *scope, struct fault *f)
 {
-	char *oids = schema_oids(scope);
+	char *oids = schema_scope_oids(scope);
 	const char *values[] = { oids };
 	PGresult *r = pg_query_params(source, f, source_sql, 1, values);
 

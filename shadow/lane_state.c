@@ -50,6 +50,18 @@ const struct codec *lane_codec(struct lane *l, uint64_t fingerprint, struct faul
 	return t ? t->codec : versions_codec(l->role->versions, fingerprint, f);
 }
 
+/* Ingest did not know of it when it chose the routing, and the routing stays. */
+static void lane_warn_further(const struct lane *l, const struct relation *rel, const struct target_table *t)
+{
+	if (!t->more_unique || rel->routing != ROUTE_KEY)
+		return;
+	log_warn("%.*s on the %s has a further unique or exclusion index %.*s, made after the migration began: its "
+		 "changes go by key, so a value that moves from row to row may be refused in between, which stops a "
+		 "partition; next step: drop that index until the end (DROP INDEX %.*s), or start over (foreshadow "
+		 "drop) and it routes the table",
+		 SPAN_ARG(t->label), role_traits(l->role->role)->name, SPAN_ARG(t->further), SPAN_ARG(t->further));
+}
+
 enum lane_lookup lane_table(struct lane *l, uint64_t fingerprint, const struct lane_table **ret,
 			    struct fault *f)
 {
@@ -78,6 +90,7 @@ enum lane_lookup lane_table(struct lane *l, uint64_t fingerprint, const struct l
 	*t = (struct lane_table) { l->tables[fingerprint % LANE_TABLE_BUCKETS], fingerprint, codec,
 				   target };
 	l->tables[fingerprint % LANE_TABLE_BUCKETS] = t;
+	lane_warn_further(l, codec_relation(codec), target);
 	*ret = t;
 	return LANE_FOUND;
 }

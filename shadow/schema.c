@@ -14,37 +14,36 @@
 #include "shadow/expressions.h"
 #include "shadow/generated.h"
 #include "shadow/sequences.h"
+#include "shadow/late.h"
+#include "shadow/schema_parts.h"
 #include "shadow/target.h"
 #include "shadow/toc.h"
 
-enum { LISTING_BYTES = 64 << 20, COLUMNS_BYTES = 64 << 20, SCHEMA_LOCK = 0x666f7265 /* "fore": first key of our advisory locks */ };
+enum { LISTING_BYTES = 64 << 20, COLUMNS_BYTES = 64 << 20 };
 
 /* ---- what of the source is wanted ---- */
 
+/* Of an index, as enum toc_stage. */
+#define STAGE_OF(oid)                                                                                                 \
+	"CASE WHEN " oid " IN (SELECT oid FROM first) THEN 0 WHEN " oid " IN (SELECT oid FROM late) THEN 2 ELSE 1 END"
+
 /*
- * One row an object: class, oid, stage (0 early, 1 late), label, ident. scope($1) grows by the
- * partitioned ancestors of its leaves. An index is early when it is a primary key or replica identity,
- * or the parent of one. A foreign key out of scope is left out. ident names the object on the target.
+ * One row an object: class, oid, stage (enum toc_stage), label, ident. A foreign key out of scope is left out; one
+ * that refers to a late unique index comes behind it. ident names the object on the target.
  */
 static const char objects_sql[] =
-	"WITH RECURSIVE scope(oid) AS ("
-	"  SELECT unnest($1::oid[]) UNION"
-	"  SELECT i.inhparent FROM pg_inherits i JOIN scope s ON i.inhrelid = s.oid),"
-	" first(oid) AS ("
-	"  SELECT i.indexrelid FROM pg_index i JOIN scope s ON s.oid = i.indrelid"
-	"   WHERE i.indisprimary OR i.indisreplident UNION"
-	"  SELECT h.inhparent FROM pg_inherits h JOIN first f ON h.inhrelid = f.oid),"
-	" r AS (SELECT c.oid, n.nspname, c.relname, a.rolname FROM pg_class c"
+	SCHEMA_SCOPE
+	", r AS (SELECT c.oid, n.nspname, c.relname, a.rolname FROM pg_class c"
 	"  JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles a ON a.oid = c.relowner"
 	"  JOIN scope s ON s.oid = c.oid)"
 	"SELECT 1259, r.oid, 0, r.nspname || ' ' || r.relname || ' ' || r.rolname, NULL FROM r "
-	"UNION ALL SELECT 1259, x.oid, (x.oid NOT IN (SELECT oid FROM first))::int,"
+	"UNION ALL SELECT 1259, x.oid, " STAGE_OF("x.oid") ","
 	"  r.nspname || ' ' || x.relname || ' ' || r.rolname, 'index ' || r.nspname || ' ' || x.relname"
 	"  FROM pg_index i JOIN r ON r.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid "
-	"UNION ALL SELECT 2606, k.oid, (k.conindid NOT IN (SELECT oid FROM first))::int, NULL,"
+	"UNION ALL SELECT 2606, k.oid, " STAGE_OF("k.conindid") ", NULL,"
 	"  'constraint ' || r.nspname || ' ' || r.relname || ' ' || k.conname"
 	"  FROM pg_constraint k JOIN r ON r.oid = k.conrelid WHERE k.contype IN ('p', 'u', 'x') "
-	"UNION ALL SELECT 2606, k.oid, 1, NULL,"
+	"UNION ALL SELECT 2606, k.oid, CASE WHEN k.conindid IN (SELECT oid FROM late) THEN 2 ELSE 1 END, NULL,"
 	"  'constraint ' || r.nspname || ' ' || r.relname || ' ' || k.conname"
 	"  FROM pg_constraint k JOIN r ON r.oid = k.conrelid"
 	"  WHERE k.contype = 'c' OR (k.contype = 'f' AND k.confrelid IN (SELECT oid FROM scope)) "
@@ -93,18 +92,6 @@ static void wanted_release(struct wanted *w)
 	free(w->idents);
 }
 
-char *schema_oids(const struct schema_scope *scope)
-{
-	struct buf b;
-
-	buf_init(&b, 64 << 20);
-	buf_str(&b, "{");
-	for (size_t i = 0; i < scope->count; i++)
-		buf_printf(&b, "%s%u", i ? "," : "", scope->oids[i]);
-	buf_str(&b, "}");
-	return (char *)buf_cstr(&b); /* the caller frees what the buf grew */
-}
-
 static int compare_strings(const void *a, const void *b)
 {
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
@@ -140,14 +127,14 @@ static bool mark_present(struct wanted *w, PGconn *target, struct fault *f)
 	return there || fault(f, FAULT_INTERNAL, "schema: out of memory");
 }
 
-static bool wanted_read(struct wanted *w, PGconn *source, PGconn *target, const struct schema_scope *scope,
-			struct fault *f)
+static bool wanted_read(struct wanted *w, PGconn *source, PGconn *target, const struct migration *m,
+			const struct schema_scope *scope, struct fault *f)
 {
-	char *oids = schema_oids(scope);
-	const char *values[] = { oids };
+	struct schema_oids oids;
 
-	w->rows = pg_query_params(source, f, objects_sql, 1, values);
-	free(oids);
+	schema_oids_make(&oids, m, scope);
+	w->rows = pg_query_params(source, f, objects_sql, 2, (const char *const[]) { oids.scope, oids.late });
+	schema_oids_release(&oids);
 	if (!w->rows)
 		return false;
 	w->count = (size_t)PQntuples(w->rows);
@@ -160,7 +147,7 @@ static bool wanted_read(struct wanted *w, PGconn *source, PGconn *target, const 
 		w->objects[i] = (struct toc_object) {
 			.class_oid = (uint32_t)pg_i64(w->rows, row, 0),
 			.oid = (uint32_t)pg_i64(w->rows, row, 1),
-			.stage = pg_i64(w->rows, row, 2) ? TOC_LATE : TOC_EARLY,
+			.stage = (enum toc_stage)pg_i64(w->rows, row, 2),
 		};
 		if (!PQgetisnull(w->rows, row, 3))
 			w->objects[i].label = label_of(PQgetvalue(w->rows, row, 3));
@@ -327,7 +314,7 @@ static bool transfer(const struct migration *m, enum role role, PGconn *target, 
 	size_t lines = 0;
 	PGconn *source = pg_connect(&m->source, PG_PLAIN, m->slot, f);
 	bool ok = source && workdir_make(&dir, f) &&
-		  wanted_read(&wanted, source, stage == TOC_LATE ? target : NULL, scope, f) &&
+		  wanted_read(&wanted, source, stage == TOC_LATE ? target : NULL, m, scope, f) &&
 		  dump_and_filter(&dir, source, &wanted, stage, &lines, f) &&
 		  (lines == 0 || restore(&dir, target, stage, m->copy_jobs, f));
 
@@ -384,40 +371,6 @@ done:
 	buf_release(&sql);
 	pg_close(&conn);
 	return ok;
-}
-
-static bool lock_and_ensure_state(PGconn *conn, struct fault *f)
-{
-	return pg_dof(conn, f, "SELECT pg_advisory_lock(%d, 1)", SCHEMA_LOCK) &&
-	       pg_do(conn, f, "CREATE SCHEMA IF NOT EXISTS foreshadow") &&
-	       pg_do(conn, f,
-		     "CREATE TABLE IF NOT EXISTS foreshadow.schemas (migration text PRIMARY KEY,"
-		     " state text NOT NULL CHECK (state IN ('preparing', 'prepared', 'finished')),"
-		     " updated_at timestamptz NOT NULL DEFAULT now())");
-}
-
-/* "" when there is no row yet. */
-static bool read_state(PGconn *conn, const struct migration *m, char state[16], struct fault *f)
-{
-	const char *values[] = { m->name };
-	PGresult *r = pg_query_params(conn, f, "SELECT state FROM foreshadow.schemas WHERE migration = $1", 1, values);
-
-	if (!r)
-		return false;
-	snprintf(state, 16, "%s", PQntuples(r) ? PQgetvalue(r, 0, 0) : "");
-	PQclear(r);
-	return true;
-}
-
-static bool write_state(PGconn *conn, const struct migration *m, const char *state, struct fault *f)
-{
-	const char *values[] = { m->name, state };
-	PGresult *r = pg_query_params(conn, f,
-				      "INSERT INTO foreshadow.schemas (migration, state) VALUES ($1, $2)"
-				      " ON CONFLICT (migration) DO UPDATE SET state = $2, updated_at = now()",
-				      2, values);
-	PQclear(r);
-	return r != NULL;
 }
 
 static int compare_targets(const void *a, const void *b)
@@ -516,16 +469,16 @@ static bool prepare_create(const struct migration *m, enum role role, PGconn *ta
 		return false;
 	bool was_preparing = strcmp(state, "preparing") == 0;
 	if (was_preparing && c.present == c.tables && c.tables)
-		return write_state(target, m, "prepared", f); /* it ended after the restore's commit */
+		return schema_state_write(target, m, "prepared", f); /* it ended after the restore's commit */
 	if (c.present)
 		return fault(f, FAULT_STOP,
 			     "%s: table %s exists already (%zu of %zu tables do), and schema: create makes them; "
 			     "drop it, or use schema: exists with empty tables",
 			     migration_target(m, role)->name, c.first_present, c.present, c.tables);
-	if (!write_state(target, m, "preparing", f) || !transfer(m, role, target, scope, TOC_EARLY, f))
+	if (!schema_state_write(target, m, "preparing", f) || !transfer(m, role, target, scope, TOC_EARLY, f))
 		return false;
 	failpoint("schema.restored");
-	return write_state(target, m, "prepared", f);
+	return schema_state_write(target, m, "prepared", f);
 }
 
 struct target_table *schema_target(PGconn *target, const struct migration *m, enum role role,
@@ -592,7 +545,7 @@ static bool prepare_exists(const struct migration *m, enum role role, PGconn *ta
 			     "it in tables:",
 			     name, c.first_filled);
 	return compare_generated(m, target, name, scope, f) && compare_columns(target, m, role, scope, f) &&
-	       write_state(target, m, "finished", f);
+	       schema_state_write(target, m, "finished", f);
 }
 
 /* The rules of each table, once for all leaves of a root. */
@@ -616,19 +569,20 @@ static bool check_rules(const struct migration *m, enum role role, PGconn *targe
 
 bool schema_prepare(const struct migration *m, enum role role, const struct schema_scope *scope, struct fault *f)
 {
-	char state[16];
+	char state[SCHEMA_STATE_BYTES];
 	struct names names = { 0 };
 
 	if (role == ROLE_SHADOW && m->shadow_is_default && !ensure_database(m, f))
 		return false;
 	PGconn *target = pg_connect(migration_target(m, role), PG_PLAIN, m->slot, f);
-	bool ok = target && check_rules(m, role, target, scope, f) && lock_and_ensure_state(target, f) &&
-		  read_state(target, m, state, f);
+	bool ok = target && check_rules(m, role, target, scope, f) && schema_state_lock(target, f) &&
+		  schema_state_read(target, m, state, f);
 	if (ok && (!*state || strcmp(state, "preparing") == 0)) {
 		ok = scope_names(scope, &names, f) &&
 		     (m->schema == SCHEMA_CREATE ? prepare_create(m, role, target, scope, &names, state, f)
 						 : prepare_exists(m, role, target, scope, &names, f));
 	}
+	ok = ok && late_take_back(target, m, f);
 	free(names.relations);
 	pg_close(&target); /* gives the lock back */
 	return ok;
@@ -636,12 +590,12 @@ bool schema_prepare(const struct migration *m, enum role role, const struct sche
 
 bool schema_finish(const struct migration *m, enum role role, const struct schema_scope *scope, struct fault *f)
 {
-	char state[16];
+	char state[SCHEMA_STATE_BYTES];
 	PGconn *target = pg_connect(migration_target(m, role), PG_PLAIN, m->slot, f);
-	bool ok = target && lock_and_ensure_state(target, f) && read_state(target, m, state, f);
+	bool ok = target && schema_state_lock(target, f) && schema_state_read(target, m, state, f);
 
 	if (ok && strcmp(state, "prepared") == 0)
-		ok = transfer(m, role, target, scope, TOC_LATE, f) && write_state(target, m, "finished", f);
+		ok = transfer(m, role, target, scope, TOC_LATE, f) && schema_state_write(target, m, "finished", f);
 	pg_close(&target);
 	return ok;
 }

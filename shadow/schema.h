@@ -4,9 +4,10 @@
  *
  * create: one `pg_dump -Fc -s` of the source database, its table of contents filtered by the OIDs of what
  * is in scope, restored by `pg_restore -d` (never psql: nothing of a dump is run by a shell or a
- * client that has meta-commands). Two stages: schema_prepare before the first copy restores tables, types, sequences
+ * client that has meta-commands). Two stages of three: schema_prepare before the first copy restores tables, types, sequences
  * and identity indexes in one transaction; schema_finish after the copy restores the other indexes, constraints and
  * triggers, in parallel, leaving out what is there already (a crash in the middle is repaired by calling it again).
+ * Unique indexes that come late are the third stage (late.h).
  * State is a row of foreshadow.schemas in the target.
  *
  * Passwords go to the children by environment only.
@@ -29,8 +30,8 @@ struct target_table;
 struct target_table *schema_target(PGconn *target, const struct migration *m, enum role role,
 				   const struct relation *rel, struct arena *a, struct fault *f);
 
-/* The scope as an array parameter, {1,2}; the caller frees it. */
-char *schema_oids(const struct schema_scope *scope);
+/* The scope's OIDs as an array parameter, {1,2}; the caller frees it. */
+char *schema_scope_oids(const struct schema_scope *scope);
 
 /*
  * Creates the shadow database if it is missing (role shadow), then the tables (create) or checks that they are

@@ -136,7 +136,7 @@ static void place_owner(struct sequences_item *item, const struct schema_scope *
 bool sequences_list(PGconn *source, const struct schema_scope *scope, struct arena *a,
 		    struct sequences_item **ret_items, size_t *ret_count, struct fault *f)
 {
-	char *oids = schema_oids(scope);
+	char *oids = schema_scope_oids(scope);
 	const char *values[] = { oids };
 	PGresult *r = pg_query_params(source, f, list_sql, 1, values);
 

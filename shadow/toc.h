@@ -13,7 +13,8 @@
 
 #include "core/buf.h"
 
-enum toc_stage { TOC_EARLY, TOC_LATE };
+/* Before the copy, after it, at the end of the migration (late.h builds those). */
+enum toc_stage { TOC_EARLY, TOC_LATE, TOC_UNIQUE };
 
 /* An object of the source that is wanted: pg_class 1259, pg_constraint 2606, pg_attrdef 2604, ... */
 struct toc_object {

@@ -78,6 +78,7 @@ static void every_key_of_this_version_is_taken(void **state)
 	assert_string_equal(m.registry_url, "http://r:8081");
 	assert_int_equal(m.kafka_count, 3); /* ours are not handed to librdkafka */
 	assert_int_equal(m.schema, SCHEMA_EXISTS);
+	assert_int_equal(m.unique, UNIQUE_EARLY);
 	assert_int_equal(m.copy_jobs, 2);
 	assert_int_equal(m.lanes, 8);
 	assert_int_equal(m.include_count, 2);
@@ -155,6 +156,7 @@ static const struct refusal {
 	{ BASE "lanes: 65\n", { "m.yaml:6: lanes", "65" } },
 	{ BASE "lanes:\n", { "m.yaml:6: lanes", "found nothing" } },
 	{ BASE "schema: maybe\n", { "schema", "create or exists", "\"maybe\"" } },
+	{ BASE "unique: never\n", { "m.yaml:6: unique", "late or early", "\"never\"" } },
 	{ BASE "risk: {shadow_threshold: high}\n", { "risk.shadow_threshold", "from 0 to 1" } },
 	{ NAME SERVERS KAFKA "tables: {include: public.*}\n",
 	  { "m.yaml:5:", "tables.include", "a list of patterns", "found text" } },
@@ -213,7 +215,6 @@ static const struct refusal {
 	{ BASE "transformation_rules:\n - {table: a.b, where: y}\n - {table: A.b, where: z}\n",
 	  { "m.yaml:8:", "the rows already, in line 7" } },
 	/* not in this version */
-	{ BASE "unique: late\n", { "m.yaml:6: unique", "not in this version", "early" } },
 	{ BASE "order: transaction\n", { "order", "not in this version", "key" } },
 	{ BASE "risk: {shadow_threshold: 0.05}\n",
 	  { "risk.shadow_threshold", "not in this version" } },

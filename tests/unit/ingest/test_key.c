@@ -108,6 +108,47 @@ static void a_further_unique_index_is_found(void **state)
 	assert_ptr_equal(choose('d', x, 2).further, &x[1]);
 }
 
+static void a_unique_index_that_comes_late_does_not_count(void **state)
+{
+	struct key_index x[] = { good(), good(), good(), good() }, root = good();
+	struct key_facts facts = { .identity = 'd', .indexes = x, .index_count = 2, .spares_unique = true };
+	struct key_choice c;
+	(void)state;
+	for (size_t i = 1; i < 4; i++) {
+		x[i].oid = 100 + (uint32_t)i;
+		x[i].is_primary = false;
+		x[i].attnums = mail;
+	}
+	assert_true(key_is_secondary(&x[1]));
+	key_choose(&facts, &c);
+	assert_null(c.further);
+	/* a root's index without a part here */
+	root.oid = 500;
+	root.is_primary = false;
+	facts.root_indexes = &root;
+	facts.root_index_count = 1;
+	key_choose(&facts, &c);
+	assert_null(c.further);
+	facts.root_index_count = 0;
+	/* an exclusion constraint comes with the rest of the schema */
+	facts.index_count = 3;
+	x[2].is_unique = false;
+	assert_false(key_is_secondary(&x[2]));
+	key_choose(&facts, &c);
+	assert_ptr_equal(c.further, &x[2]);
+	facts.spares_exclusion = true;
+	key_choose(&facts, &c);
+	assert_null(c.further);
+	/* a primary key beside the identity index is there from the start */
+	facts.identity = 'i';
+	facts.index_count = 4;
+	x[3].is_identity = true;
+	assert_false(key_is_secondary(&x[3]));
+	key_choose(&facts, &c);
+	assert_ptr_equal(c.index, &x[3]);
+	assert_ptr_equal(c.further, &x[0]);
+}
+
 static void an_index_with_all_key_columns_is_implied(void **state)
 {
 	struct key_index x[] = { good(), good() };
@@ -148,6 +189,7 @@ int main(void)
 		cmocka_unit_test(default_without_primary_key_is_refused),
 		cmocka_unit_test(each_flaw_of_an_index_refuses_it),
 		cmocka_unit_test(a_further_unique_index_is_found),
+		cmocka_unit_test(a_unique_index_that_comes_late_does_not_count),
 		cmocka_unit_test(an_index_with_all_key_columns_is_implied),
 		cmocka_unit_test(an_index_of_the_root_that_has_no_part_here_is_further),
 	};

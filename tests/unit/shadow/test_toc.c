@@ -19,6 +19,10 @@ static const char listing[] =
 	"3300; 2606 16410 CONSTRAINT public orders orders_pkey app\n"
 	"3301; 1259 16411 INDEX public orders_note_idx app\n"
 	"3302; 2606 16412 FK CONSTRAINT public orders orders_customer_fkey app\n"
+	"3305; 2606 16430 CONSTRAINT public orders orders_code_key app\n"
+	"3306; 1259 16431 INDEX public orders_mail app\n"
+	"3307; 0 0 INDEX ATTACH public leaf_mail app\n"
+	"3308; 2606 16432 FK CONSTRAINT public lines lines_code_fkey app\n"
 	"3303; 3466 16413 EVENT TRIGGER - nosy app\n"
 	"3304; 6104 16414 PUBLICATION - pub app\n";
 
@@ -28,6 +32,10 @@ static struct toc_object objects[] = {
 	{ 2604, 16399, TOC_EARLY, false, { NULL, 0 } },
 	{ 2606, 16410, TOC_EARLY, false, { NULL, 0 } },
 	{ 1259, 16411, TOC_LATE, false, { "public orders_note_idx app", 26 } },
+	{ 2606, 16430, TOC_UNIQUE, false, { NULL, 0 } },
+	{ 1259, 16431, TOC_UNIQUE, false, { "public orders_mail app", 22 } },
+	{ 1259, 16433, TOC_UNIQUE, false, { "public leaf_mail app", 20 } },
+	{ 2606, 16432, TOC_UNIQUE, false, { NULL, 0 } },
 	{ 1259, 16420, TOC_EARLY, false, { "public leaf app", 15 } },
 };
 enum { OBJECTS = sizeof(objects) / sizeof(objects[0]) };
@@ -64,6 +72,15 @@ static void late_stage_leaves_out_what_is_there(void **state)
 	assert_filtered(TOC_LATE, "3302; 2606 16412 FK CONSTRAINT public orders orders_customer_fkey app\n");
 }
 
+static void unique_stage_has_late_indexes_and_what_hangs_on_them(void **state)
+{
+	(void)state;
+	assert_filtered(TOC_UNIQUE, "3305; 2606 16430 CONSTRAINT public orders orders_code_key app\n"
+				    "3306; 1259 16431 INDEX public orders_mail app\n"
+				    "3307; 0 0 INDEX ATTACH public leaf_mail app\n"
+				    "3308; 2606 16432 FK CONSTRAINT public lines lines_code_fkey app\n");
+}
+
 static void cut_lines_are_passed_over(void **state)
 {
 	struct buf out;
@@ -81,6 +98,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(early_stage_has_types_tables_defaults_and_identity),
 		cmocka_unit_test(late_stage_leaves_out_what_is_there),
+		cmocka_unit_test(unique_stage_has_late_indexes_and_what_hangs_on_them),
 		cmocka_unit_test(cut_lines_are_passed_over),
 	};
 
