@@ -68,7 +68,7 @@ void check_table(struct report *r, const struct relation *rel, const char *late)
 	buf_printf(&b, "%.*s.%.*s -> %.*s.%.*s", SPAN_ARG(rel->schema), SPAN_ARG(rel->table),
 		   SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table));
 	write_mapping(rel, &b);
-	buf_printf(&b, ", routing %s%s%.*s", rel->routing == ROUTE_KEY ? "key" : "table",
+	buf_printf(&b, ", routing %s%s%.*s", routing_name(rel->routing),
 		   rel->routing_reason.n ? ": " : "", SPAN_ARG(rel->routing_reason));
 	if (late)
 		buf_printf(&b, ", built at the end: %s", late);

@@ -52,8 +52,8 @@ struct exclusive_table {
 struct exclusive {
 	enum exclusive_kind kind;
 	bool restart_identity, cascade;        /* TRUNCATE, for the record; we never cascade */
-	bool in_place;             /* TRUNCATE: every row of its tables is in this one partition, the only
-				    * one that gets it; it runs where it stands */
+	bool in_place;             /* TRUNCATE, RELATION: every row of its tables is in this one partition,
+				    * the only one that gets it; it runs where it stands */
 	struct exclusive_table *tables;
 	size_t table_count;
 	struct span *changes;                  /* REKEY: complete framed CHANGE records, in source order */

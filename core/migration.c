@@ -576,6 +576,16 @@ static bool set_unique(void *out, const struct conf_value *v, struct fault *f)
 	       conf_refuse(v, f, "expected %s, found \"%.64s\"", v->key->expected, v->raw);
 }
 
+static bool set_order(void *out, const struct conf_value *v, struct fault *f)
+{
+	struct migration *m = out;
+
+	m->order = strcmp(v->text, "transaction") == 0 ? ORDER_TRANSACTION : ORDER_KEY;
+	if (m->order == ORDER_KEY && strcmp(v->text, "key") != 0)
+		return conf_refuse(v, f, "expected %s, found \"%.64s\"", v->key->expected, v->raw);
+	return true;
+}
+
 static bool set_threshold(void *out, const struct conf_value *v, struct fault *f)
 {
 	char *end;
@@ -627,7 +637,7 @@ static const struct conf_key keys[] = {
 	{ "tables", "exclude", CONF_LIST, false, SOME_PATTERNS, NULL, NULL, set_exclude },
 	{ "", "schema", CONF_TEXT, false, "create or exists", "create", NULL, set_schema },
 	{ "", "unique", CONF_TEXT, false, "late or early", "late", NULL, set_unique },
-	{ "", "order", LATER, false, NULL, NULL, "key", NULL },
+	{ "", "order", CONF_TEXT, false, "key or transaction", "key", NULL, set_order },
 	{ "", "schema_mapping", CONF_MAPS, false, "a list of maps with from", NULL, NULL, mapping_begin },
 	{ "schema_mapping", "from", CONF_TEXT, true, A_TABLE, NULL, NULL, mapping_set_from },
 	{ "schema_mapping", "to", CONF_TEXT, false, A_TABLE, NULL, NULL, mapping_set_to },

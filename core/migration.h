@@ -17,6 +17,8 @@
 
 enum schema_mode { SCHEMA_CREATE, SCHEMA_EXISTS };
 enum unique_mode { UNIQUE_LATE, UNIQUE_EARLY };
+/* What a target may show: changes of one key in order, or whole source transactions in order. */
+enum migration_order { ORDER_KEY, ORDER_TRANSACTION };
 enum schema_change_policy { SCHEMA_CHANGE_APPLY, SCHEMA_CHANGE_RECOPY, SCHEMA_CHANGE_STOP };
 
 enum { MIGRATION_LANES_MAX = 64 };
@@ -36,6 +38,7 @@ struct migration {
 	struct mappings mappings;
 	enum schema_mode schema;
 	enum unique_mode unique;         /* default late */
+	enum migration_order order;
 	int copy_jobs;                   /* default 4 */
 	int lanes;                       /* 0: auto; up to MIGRATION_LANES_MAX */
 

@@ -8,7 +8,16 @@
 
 enum { RELATION_MAX_COLUMNS = 1664 }; /* PostgreSQL's limit of a tuple */
 
-static const char *const routing_names[] = { [ROUTE_KEY] = "key", [ROUTE_TABLE] = "table" };
+static const char *const routing_names[ROUTINGS] = {
+	[ROUTE_KEY] = "key",
+	[ROUTE_TABLE] = "table",
+	[ROUTE_TRANSACTION] = "transaction",
+};
+
+const char *routing_name(enum routing routing)
+{
+	return routing_names[routing];
+}
 
 /* --- write --- */
 
@@ -391,7 +400,7 @@ static void read_relation(struct reader *r, struct relation *rel)
 		rel->identity = identity.p[0];
 	rel->keyless = read_bool(r, "keyless");
 	rel->merge = read_bool(r, "merge");
-	rel->routing = (enum routing)read_choice(r, "routing", routing_names, 2);
+	rel->routing = (enum routing)read_choice(r, "routing", routing_names, ROUTINGS);
 	rel->routing_reason = read_optional(r, "routing_reason");
 	rel->fingerprint = read_fingerprint(r);
 	read_columns(r, rel);
@@ -591,7 +600,7 @@ static size_t table_part(struct span key)
 	return key.n;
 }
 
-int relation_partition(const struct relation *rel, struct span key, int partition_count)
+int relation_copy_partition(const struct relation *rel, struct span key, int partition_count)
 {
 	size_t n = rel->routing == ROUTE_TABLE || rel->keyless ? table_part(key) : key.n;
 	uint64_t h = 0xcbf29ce484222325; /* FNV-1a, 64 bits */
@@ -599,4 +608,10 @@ int relation_partition(const struct relation *rel, struct span key, int partitio
 	for (size_t i = 0; i < n; i++)
 		h = (h ^ (uint8_t)key.p[i]) * 0x100000001b3;
 	return (int)((uint32_t)(h >> 32 ^ h) % (uint32_t)partition_count);
+}
+
+int relation_partition(const struct relation *rel, struct span key, int partition_count)
+{
+	return rel->routing == ROUTE_TRANSACTION ? RELATION_TRANSACTION_PARTITION
+						 : relation_copy_partition(rel, key, partition_count);
 }

@@ -13,7 +13,9 @@
 #include "core/lsn.h"
 #include "core/value.h"
 
-enum routing { ROUTE_KEY, ROUTE_TABLE };
+/* Which changes share a partition: those of a key, of a table, or all (order: transaction). */
+enum routing { ROUTE_KEY, ROUTE_TABLE, ROUTE_TRANSACTION, ROUTINGS };
+const char *routing_name(enum routing routing);
 
 struct column {
 	struct span name;
@@ -88,8 +90,15 @@ static inline bool relation_is_plain(const struct relation *rel)
  */
 bool relation_key(const struct relation *rel, const struct value *values, struct buf *out,
 		  struct fault *f);
-/* Partition of a message key: hash of the whole key (ROUTE_KEY) or of its table part (ROUTE_TABLE,
- * keyless). Stable for ever: FNV-1a 64, then xor-folded, modulo. */
+/*
+ * Partition of a change with this message key: hash of the whole key (ROUTE_KEY) or of its table part
+ * (ROUTE_TABLE, keyless), RELATION_TRANSACTION_PARTITION for ROUTE_TRANSACTION. Stable for ever: FNV-1a
+ * 64, then xor-folded, modulo.
+ */
+enum { RELATION_TRANSACTION_PARTITION = 0 };
 int relation_partition(const struct relation *rel, struct span key, int partition_count);
+/* Of a copied row: the same, but that copied rows have no order with ROUTE_TRANSACTION either: they
+ * spread by key. */
+int relation_copy_partition(const struct relation *rel, struct span key, int partition_count);
 
 #endif

@@ -266,6 +266,19 @@ static void choose_key(struct facts *x, struct facts_table *t, char identity, co
 }
 
 /*
+ * order: transaction is no table's own property: whatever a table would need by itself, one partition
+ * gives it.
+ */
+static void decide_order(struct facts *x, enum migration_order order)
+{
+	for (size_t i = 0; i < x->table_count && order == ORDER_TRANSACTION; i++)
+		if (x->tables[i].rel) {
+			x->tables[i].rel->routing = ROUTE_TRANSACTION;
+			x->tables[i].rel->routing_reason = span_str("order: transaction");
+		}
+}
+
+/*
  * Makes the relation of every table: the whole tables of facts, or (message) that one by the message.
  * follow_siblings runs in table order twice over a root's leaves, so that the last one's strictness
  * reaches the first.
@@ -289,6 +302,7 @@ static void decide(struct facts *x, const struct migration *m, const struct pgou
 		for (size_t i = 0; i < x->table_count; i++)
 			if (x->tables[i].is_leaf && x->tables[i].rel)
 				follow_siblings(x, x->tables[i].rel, x->tables[i].root_oid);
+	decide_order(x, m->order);
 }
 
 /* ---- refusals ---- */

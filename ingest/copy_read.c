@@ -134,7 +134,7 @@ static bool take_row(struct copy_reader *r, struct copy_work *t, struct copydata
 	if (!make_record(r, t, f))
 		return false;
 	failpoint("copy.row");
-	int partition = relation_partition(t->conf.rel, buf_span(&r->key), r->c->m->partition_count);
+	int partition = relation_copy_partition(t->conf.rel, buf_span(&r->key), r->c->m->partition_count);
 	if (!copy_send(r->c, t, partition, buf_span(&r->key), buf_span(&r->record), f))
 		return false;
 	r->records[partition]++;

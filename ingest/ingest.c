@@ -19,6 +19,7 @@ enum {
 	BEHIND_LOWAT_BYTES = 48 * 1024,
 	BEHIND_MS = 3,
 	IDLE_MS = 100,
+	IDLE_FIRST_MS = 5,
 	STATUS_US = 100 * 1000,
 	DRAIN_US = 10 * 1000 * 1000,
 	BACKOFF_FIRST_MS = 100,
@@ -148,6 +149,14 @@ static int receive(struct life *l, struct fault *f)
 	return RECEIVE_MAX;
 }
 
+/* A barrier that is due but cannot be made yet must not make us spin. */
+static int idle_ms(const struct life *l)
+{
+	int64_t due_ms = (stream_barrier_due_us(l->stream) - clock_us()) / 1000 + 1;
+
+	return due_ms < IDLE_FIRST_MS ? IDLE_FIRST_MS : due_ms < IDLE_MS ? (int)due_ms : IDLE_MS;
+}
+
 /* Until the socket has something (while behind: enough of it), or there is other work. */
 static bool wait_for_work(struct life *l, bool is_behind, struct fault *f)
 {
@@ -161,7 +170,7 @@ static bool wait_for_work(struct life *l, bool is_behind, struct fault *f)
 	if (source_wants_write(l->source))
 		fds[0].events |= POLLOUT;
 	source_lowat(l->source, is_behind ? BEHIND_LOWAT_BYTES : 1);
-	poll(fds, 4, is_behind ? BEHIND_MS : IDLE_MS);
+	poll(fds, 4, is_behind ? BEHIND_MS : idle_ms(l));
 	if (fds[2].revents) {
 		/* life_serve empties it; its own poll does not wait. */
 		return life_serve(l, 0, f);

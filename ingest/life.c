@@ -20,6 +20,8 @@ enum {
 	FEEDBACK_SOON_US = 200 * 1000, /* when something new can be confirmed */
 	SLOT_POLL_MS = 500,
 	SLOT_ALIVE_US = 5 * 1000 * 1000,
+	BARRIER_US = 200 * 1000,
+	BARRIER_WHOLE_US = 50 * 1000, /* a barrier is what ends a transaction that nothing follows */
 	SLOT_MARGIN_MS = 10 * 1000,
 	SLOT_WAIT_MS = 70 * 1000, /* when wal_sender_timeout is off */
 };
@@ -609,6 +611,21 @@ static bool route_table(struct life *l, struct relation *rel, struct constraints
 	return true;
 }
 
+/* Where changes are cannot be decided anew under way: half of a transaction would be elsewhere. */
+static bool check_order(const struct life *l, const struct relation *rel, struct fault *f)
+{
+	static const char *const names[] = { [ORDER_KEY] = "key", [ORDER_TRANSACTION] = "transaction" };
+	bool is_whole = rel->routing == ROUTE_TRANSACTION;
+
+	if (is_whole == (l->m->order == ORDER_TRANSACTION))
+		return true;
+	return fault(f, FAULT_STOP,
+		     "order is %s, but this migration began with order: %s (table %.*s.%.*s): set it back, "
+		     "or drop the migration and begin anew",
+		     names[l->m->order], names[is_whole ? ORDER_TRANSACTION : ORDER_KEY],
+		     SPAN_ARG(rel->schema), SPAN_ARG(rel->table));
+}
+
 /* Tables that have no version yet are ours from what is confirmed on. */
 static bool open_history(struct life *l, struct fault *f)
 {
@@ -625,16 +642,18 @@ static bool open_history(struct life *l, struct fault *f)
 		return false;
 	for (size_t i = 0; i < l->catalog.relation_count; i++) {
 		struct relation *rel = l->catalog.relations[i];
-		const struct version *v;
+		const struct version *v = history_at(l->history, rel->oid, last);
 
-		if (history_at(l->history, rel->oid, last))
+		if (v && !check_order(l, v->rel, f))
+			return false;
+		if (v)
 			continue;
 		if (!route_table(l, rel, &constraints, &has_asked, f) ||
 		    !history_add(l->history, rel, position_at(l->confirmed), &v, f))
 			return false;
 		log_info("table in scope table=%.*s.%.*s oid=%u target=%.*s columns=%zu routing=%s%s%.*s",
 			 SPAN_ARG(rel->schema), SPAN_ARG(rel->table), rel->oid, SPAN_ARG(v->name),
-			 rel->column_count, rel->routing == ROUTE_KEY ? "key" : "table",
+			 rel->column_count, routing_name(rel->routing),
 			 rel->routing_reason.n ? ": " : "", SPAN_ARG(rel->routing_reason));
 	}
 	return true;
@@ -657,6 +676,8 @@ static bool open_stream(struct life *l, struct boundary accepted, const struct b
 				      .publish = l->publish,
 				      .history = l->history,
 				      .partition_count = l->m->partition_count,
+				      .barrier_us = l->m->order == ORDER_TRANSACTION ? BARRIER_WHOLE_US
+										     : BARRIER_US,
 				      .relation = make_relation,
 				      .reshaped = reshaped,
 				      .arg = l,

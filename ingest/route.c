@@ -176,7 +176,7 @@ int route_table_partition(struct route *r, const struct relation *rel, struct fa
 	const struct value null = { .state = VALUE_IS_NULL };
 	struct relation whole = *rel;
 
-	if (!rel->keyless && rel->routing != ROUTE_TABLE)
+	if (!rel->keyless && rel->routing == ROUTE_KEY)
 		return -1;
 	whole.keyless = true; /* its table part alone decides */
 	return key_of(&whole, &null, &r->new_key, f)

@@ -58,7 +58,7 @@ struct routed {
 bool route_change(struct route *r, const struct version *v, const struct route_source *source,
 		  struct routed *ret, struct fault *f);
 
-/* The one partition all rows of this table go to, or -1 (routed by key). */
+/* The one partition all changes of this table go to, or -1 (routed by key). */
 int route_table_partition(struct route *r, const struct relation *rel, struct fault *f);
 
 #endif

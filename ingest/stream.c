@@ -12,7 +12,6 @@ enum {
 	REKEY_MAX_BYTES = 8 << 20,
 	REKEY_BUFFER_BYTES = 80 << 20,
 	MESSAGE_ARENA_BYTES = 1 << 30,
-	BARRIER_US = 200 * 1000,
 	BARRIER_WAL_BYTES = 8 << 20,
 };
 
@@ -395,7 +394,8 @@ static bool take_relation(struct stream *s, const struct pgoutput_relation *m, u
 	changed.version = v->rel->version;
 	s->conf.reshaped(s->conf.arg, m->oid, h.position);
 	count(s, t->count, 1);
-	return publish_exclusive(s->conf.publish, -1, &h, &e, f);
+	e.in_place = v->rel->routing == ROUTE_TRANSACTION;
+	return publish_exclusive(s->conf.publish, e.in_place ? t->whole_partition : -1, &h, &e, f);
 }
 
 static bool check_open(const struct stream *s, struct fault *f)
@@ -562,7 +562,7 @@ bool stream_barrier(struct stream *s, int64_t now_us, bool is_forced, struct fau
 	if (s->is_open || boundary_cmp(s->boundary, s->barrier) <= 0 ||
 	    boundary_cmp(s->boundary, s->conf.accepted) < 0)
 		return true;
-	if (!is_forced && now_us - s->barrier_us < BARRIER_US && bytes < BARRIER_WAL_BYTES)
+	if (!is_forced && now_us - s->barrier_us < s->conf.barrier_us && bytes < BARRIER_WAL_BYTES)
 		return true;
 	/* A begun copy that is not in every partition yet stands in front of this barrier. */
 	if (s->copies_placed < s->conf.copy_count &&
@@ -574,6 +574,12 @@ bool stream_barrier(struct stream *s, int64_t now_us, bool is_forced, struct fau
 	s->barrier = s->boundary;
 	s->barrier_us = now_us;
 	return publish_barrier(s->conf.publish, s->boundary, &counts, f);
+}
+
+int64_t stream_barrier_due_us(const struct stream *s)
+{
+	return s->is_open || boundary_cmp(s->boundary, s->barrier) <= 0 ? INT64_MAX
+									: s->barrier_us + s->conf.barrier_us;
 }
 
 struct boundary stream_boundary(const struct stream *s)

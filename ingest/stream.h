@@ -14,6 +14,7 @@
  * 3. Key changes that must be exclusive and follow each other in one transaction form one event,
  * cut at REKEY_MAX_BYTES from its start, at the position of its first change. Its change records
  * have generation and ordinal 0.
+ *    What concerns tables that are all in one partition stands there alone, in its place.
  * 4. The COPY event of a round that began at X stands at (X, 0): before the first transaction that
  *    is not in X.
  * 5. A barrier stands at a boundary with no transaction open, and not while some partition's
@@ -47,6 +48,7 @@ struct stream_conf {
 	struct publish *publish;
 	struct history *history;
 	int partition_count;
+	int64_t barrier_us; /* from one barrier to the next, at least */
 	/* The version that starts with this message; previous is the one before it. Lives in a. */
 	bool (*relation)(void *arg, const struct pgoutput_relation *message,
 			 const struct relation *previous, struct position from, struct arena *a,
@@ -70,6 +72,9 @@ bool stream_keepalive(struct stream *s, uint64_t wal_end, struct fault *f);
 /* A barrier at the newest boundary if one is due; now_us is clock_us(). is_forced: whatever the
  * time. */
 bool stream_barrier(struct stream *s, int64_t now_us, bool is_forced, struct fault *f);
+
+/* When one is due (clock_us); INT64_MAX: not before something happens on the source. */
+int64_t stream_barrier_due_us(const struct stream *s);
 
 /* Newest boundary known. */
 struct boundary stream_boundary(const struct stream *s);

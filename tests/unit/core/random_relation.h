@@ -111,7 +111,7 @@ static inline struct relation *random_relation(struct arena *a)
 		.bound = random_below(2) ? span_str("(x >= 3) AND (x < 7)") : span(NULL, 0),
 		.identity = "dif"[random_below(3)],
 		.merge = random_below(2),
-		.routing = random_below(2) ? ROUTE_KEY : ROUTE_TABLE,
+		.routing = (enum routing)random_below(ROUTINGS),
 		.routing_reason = span_str("because\n"),
 		.fingerprint = random_u64() | 1,
 		.column_count = 1 + random_below(40),

@@ -66,7 +66,7 @@ static void every_key_of_this_version_is_taken(void **state)
 	    "kafka:\n  bootstrap.servers: h:1\n  partitions: 3\n  linger.ms: 7\n"
 	    "  schema.registry.url: http://r:8081\n  socket.keepalive.enable: true\n"
 	    "tables:\n  include: [public.*, a.b]\n  exclude: [public.audit_*]\n"
-	    "schema: exists\nunique: early\norder: key\nschema_mapping: []\n"
+	    "schema: exists\nunique: early\norder: transaction\nschema_mapping: []\n"
 	    "transformation_rules: []\nrisk: {shadow_threshold: 0.0}\n"
 	    "resolve: {shadow: none, primary: none}\n"
 	    "schema_change: {add: stop, drop: stop, retype: stop, rename: stop, table: stop}\n"
@@ -79,6 +79,7 @@ static void every_key_of_this_version_is_taken(void **state)
 	assert_int_equal(m.kafka_count, 3); /* ours are not handed to librdkafka */
 	assert_int_equal(m.schema, SCHEMA_EXISTS);
 	assert_int_equal(m.unique, UNIQUE_EARLY);
+	assert_int_equal(m.order, ORDER_TRANSACTION);
 	assert_int_equal(m.copy_jobs, 2);
 	assert_int_equal(m.lanes, 8);
 	assert_int_equal(m.include_count, 2);
@@ -215,7 +216,7 @@ static const struct refusal {
 	{ BASE "transformation_rules:\n - {table: a.b, where: y}\n - {table: A.b, where: z}\n",
 	  { "m.yaml:8:", "the rows already, in line 7" } },
 	/* not in this version */
-	{ BASE "order: transaction\n", { "order", "not in this version", "key" } },
+	{ BASE "order: commit\n", { "order", "key or transaction", "commit" } },
 	{ BASE "risk: {shadow_threshold: 0.05}\n",
 	  { "risk.shadow_threshold", "not in this version" } },
 	{ BASE "resolve: {shadow: lossless}\n",

@@ -411,6 +411,28 @@ static void a_table_routed_as_a_whole_is_in_one_partition(void **state)
 	assert_int_equal(relation_partition(rel, buf_span(&rig.out), 64), first);
 }
 
+/* All changes are in one partition, while copied rows spread as they always do. */
+static void with_whole_transactions_only_changes_share_a_partition(void **state)
+{
+	struct relation *rel = orders();
+	int seen[12] = { 0 };
+
+	for (int i = 0; i < 12000; i++) {
+		int by_key;
+
+		key(rel, i, "x");
+		rel->routing = ROUTE_KEY;
+		by_key = relation_partition(rel, buf_span(&rig.out), 12);
+		rel->routing = ROUTE_TRANSACTION;
+		assert_int_equal(relation_partition(rel, buf_span(&rig.out), 12),
+				 RELATION_TRANSACTION_PARTITION);
+		assert_int_equal(relation_copy_partition(rel, buf_span(&rig.out), 12), by_key);
+		seen[by_key]++;
+	}
+	for (int p = 0; p < 12; p++)
+		assert_in_range(seen[p], 800, 1200);
+}
+
 int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
@@ -429,6 +451,7 @@ int main(void)
 		TEST(partitions_are_stable),
 		TEST(keys_spread_over_the_partitions),
 		TEST(a_table_routed_as_a_whole_is_in_one_partition),
+		TEST(with_whole_transactions_only_changes_share_a_partition),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -293,6 +293,22 @@ static void a_table_routed_whole_keeps_its_keys_in_one_partition(void **state)
 	}
 }
 
+static void with_whole_transactions_every_change_is_in_one_partition(void **state)
+{
+	(void)state;
+	rel.routing = ROUTE_TRANSACTION;
+	assert_int_equal(route_table_partition(&r, &rel, &f), RELATION_TRANSACTION_PARTITION);
+	for (int id = 1; id < 20; id++) {
+		char text[16], next[16];
+
+		snprintf(text, sizeof(text), "%d", id);
+		snprintf(next, sizeof(next), "%d", id + 100);
+		assert_true(change('u', 'K', ROW(text, "-", "-"), ROW(next, "b", "?")));
+		assert_int_equal(routed.kind, ROUTED_ONE); /* a key change, too */
+		assert_int_equal(routed.records[0].partition, RELATION_TRANSACTION_PARTITION);
+	}
+}
+
 /* ---- which version a relation message describes ---- */
 
 static struct pgoutput_column sent[COLUMNS];
@@ -350,6 +366,7 @@ int main(void)
 		TEST(keys_that_an_index_calls_equal_are_one_key),
 		TEST(keyless_rows_go_to_one_partition_with_the_old_row),
 		TEST(a_table_routed_whole_keeps_its_keys_in_one_partition),
+		TEST(with_whole_transactions_every_change_is_in_one_partition),
 		TEST(a_message_describes_the_version_it_agrees_with),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
