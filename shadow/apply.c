@@ -47,6 +47,7 @@ struct apply {
 	} firsts[FIRST_SQLS]; /* prepared first statements */
 	unsigned long long first_names;
 	const struct plan *plan; /* in flight */
+	enum apply_extent extent;
 	const struct apply_statement *first;
 	struct answer *answers;
 	size_t answer_count, answer_cap, answered;
@@ -400,8 +401,10 @@ static bool pass(struct apply *a, const char *point, struct fault *f)
 static bool send_all(struct apply *a, size_t first_count, struct fault *f)
 {
 	bool has_rows = a->plan->exec_count > 0;
+	bool begins = a->extent == APPLY_WHOLE || a->extent == APPLY_BEGIN;
+	bool ends = a->extent == APPLY_WHOLE || a->extent == APPLY_END;
 
-	if (!send_sql(a, "BEGIN", (struct answer) { ANSWER_FIRST }, f))
+	if (begins && !send_sql(a, "BEGIN", (struct answer) { ANSWER_FIRST }, f))
 		return false;
 	if (a->plan->has_deferred &&
 	    !send_sql(a, "SET CONSTRAINTS ALL DEFERRED", (struct answer) { ANSWER_FIRST }, f))
@@ -414,6 +417,8 @@ static bool send_all(struct apply *a, size_t first_count, struct fault *f)
 		if (!send_exec(a, i, f))
 			return false;
 	}
+	if (!ends)
+		return true;
 	return (!has_rows || pass(a, "apply.before_commit", f)) &&
 	       send_sql(a, "COMMIT", (struct answer) { ANSWER_COMMIT }, f);
 }
@@ -572,13 +577,14 @@ static bool abandon(struct apply *a)
 	return false;
 }
 
-bool apply_send(struct apply *a, const struct plan *p, const struct apply_statement *first,
-		size_t first_count, struct fault *f)
+static bool send_round(struct apply *a, const struct plan *p, enum apply_extent extent,
+		       const struct apply_statement *first, size_t first_count, struct fault *f)
 {
 	assert(!a->in_flight);
 	if (!resume(a, f))
 		return false;
 	a->plan = p;
+	a->extent = extent;
 	a->first = first_count ? first : NULL;
 	a->answer_count = a->answered = 0;
 	a->has_failed = false;
@@ -591,6 +597,12 @@ bool apply_send(struct apply *a, const struct plan *p, const struct apply_statem
 	}
 	a->in_flight = true;
 	return true;
+}
+
+bool apply_send(struct apply *a, const struct plan *p, const struct apply_statement *first,
+		size_t first_count, struct fault *f)
+{
+	return send_round(a, p, APPLY_WHOLE, first, first_count, f);
 }
 
 enum apply_progress apply_results(struct apply *a, int fd, int timeout_ms,
@@ -610,13 +622,26 @@ enum apply_progress apply_results(struct apply *a, int fd, int timeout_ms,
 	return APPLY_FAILED;
 }
 
-bool apply_plan(struct apply *a, const struct plan *p, const struct apply_statement *first,
-		size_t first_count, struct apply_failure *ret, struct fault *f)
+bool apply_round(struct apply *a, const struct plan *p, enum apply_extent extent,
+		 const struct apply_statement *first, size_t first_count, struct apply_failure *ret,
+		 struct fault *f)
 {
 	if (ret)
 		*ret = (struct apply_failure) { APPLY_AT_FIRST };
-	return apply_send(a, p, first, first_count, f) &&
+	return send_round(a, p, extent, first, first_count, f) &&
 	       apply_results(a, -1, -1, ret, f) == APPLY_DONE;
+}
+
+bool apply_plan(struct apply *a, const struct plan *p, const struct apply_statement *first,
+		size_t first_count, struct apply_failure *ret, struct fault *f)
+{
+	return apply_round(a, p, APPLY_WHOLE, first, first_count, ret, f);
+}
+
+void apply_roll_back(struct apply *a)
+{
+	assert(!a->in_flight);
+	roll_back(a);
 }
 
 bool apply_sequential(struct apply *a, struct plan *p, const struct apply_statement *first,

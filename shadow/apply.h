@@ -66,6 +66,17 @@ bool apply_plan(struct apply *a, const struct plan *p, const struct apply_statem
 		size_t first_count, struct apply_failure *ret, struct fault *f);
 
 /*
+ * apply_plan in rounds: the transaction stays open from APPLY_BEGIN to APPLY_END, and between two rounds
+ * apply_pause lets the caller run statements of his own in it. A round that fails has rolled back all of
+ * it. apply_roll_back ends one that will have no APPLY_END; without a transaction it does no harm.
+ */
+enum apply_extent { APPLY_WHOLE, APPLY_BEGIN, APPLY_MIDDLE, APPLY_END };
+bool apply_round(struct apply *a, const struct plan *p, enum apply_extent extent,
+		 const struct apply_statement *first, size_t first_count, struct apply_failure *ret,
+		 struct fault *f);
+void apply_roll_back(struct apply *a);
+
+/*
  * The plan's changes one by one in source order (calls plan_sequential), to find out which of them
  * the server refuses. All succeed: committed, true. Else rolled back as a whole, *ret_change is the
  * index of the first change that failed (SIZE_MAX: first statements or COMMIT) and f why.

@@ -27,7 +27,7 @@ void batch_reset(struct batch *b)
 {
 	for (size_t i = 0; i < b->count; i++)
 		rd_kafka_message_destroy(b->records[i].msg);
-	b->count = b->bytes = b->cells = 0;
+	b->count = b->ended_count = b->bytes = b->cells = 0;
 	plan_reset(&b->plan);
 	arena_reset(&b->arena);
 }
@@ -53,7 +53,7 @@ bool batch_statement(struct lane *l, struct apply_statement *ret, struct fault *
 		const struct part *p = l->parts[i];
 
 		if (p->is_in_batch)
-			moves[n++] = (struct progress_move) { p->key, &p->have, &p->next };
+			moves[n++] = (struct progress_move) { p->key, &p->have, part_goal(p) };
 	}
 	return progress_moves(moves, n, a, ret, f);
 }
@@ -68,7 +68,7 @@ void batch_committed(struct lane *l)
 		if (!p->is_in_batch)
 			continue;
 		p->is_in_batch = false;
-		p->have = p->next;
+		p->have = *part_goal(p);
 		if (p->needs_seek)
 			part_rewind(p, p->seek_delay_us);
 		if (now - p->commit_hint_us > HINT_EVERY_US) {
@@ -98,7 +98,7 @@ bool batch_decode(struct lane *l, const struct batch_record *r, const struct val
 	return true;
 }
 
-static bool record_plan(struct lane *l, size_t i, struct fault *f)
+bool batch_plan(struct lane *l, size_t i, struct fault *f)
 {
 	const struct batch_record *r = &l->batch.records[i];
 	struct plan_change ch = {
@@ -113,8 +113,8 @@ static bool record_plan(struct lane *l, size_t i, struct fault *f)
 }
 
 /*
- * Record i cannot be applied. Its partition will stop in front of it; what is before it, and the
- * other partitions, are collected again.
+ * Record i cannot be applied. Its partition will stop in front of it (of its transaction, where those are
+ * whole); what is before it, and the other partitions, are collected again.
  */
 void batch_poison(struct lane *l, size_t i, const struct fault *f)
 {
@@ -123,7 +123,10 @@ void batch_poison(struct lane *l, size_t i, const struct fault *f)
 
 	lane_report(l, p, r->msg, &r->head, r->table ? codec_relation(r->table->codec) : NULL, f,
 		    p->poison_why, sizeof(p->poison_why));
-	p->poison_offset = r->msg->offset;
+	if (p->is_whole)
+		p->poison_commit = r->head.position.commit;
+	else
+		p->poison_offset = r->msg->offset;
 	l->caution[l->batch.topic] = CAUTION_NONE;
 	for (size_t k = 0; k < l->part_count; k++)
 		if (l->parts[k]->is_in_batch)
@@ -227,7 +230,7 @@ void batch_commit_changes(struct lane *l)
 	struct fault f = { 0 };
 
 	for (size_t i = 0; i < b->count; i++)
-		if (!record_plan(l, i, &f)) {
+		if (!batch_plan(l, i, &f)) {
 			batch_poison(l, i, &f);
 			return;
 		}

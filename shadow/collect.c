@@ -7,7 +7,8 @@
  * partition in the middle: records of it may be in the batch already, and they go with `next`.
  *
  * Source transactions may be cut: lanes run under session_replication_role = replica, where no
- * deferred check ever fires, so nothing on the target can tell.
+ * deferred check ever fires, so nothing on the target can tell. Where a reader must not be able to tell
+ * either (order: transaction), whole.c looks after their ends.
  */
 #include <inttypes.h>
 #include <poll.h>
@@ -45,6 +46,21 @@ static enum step step_seek(struct part *p, const char *why)
 	return STEP_CUT;
 }
 
+/* The target could not be asked, or said what no record can go on with. */
+static enum step step_failed(struct lane *l, struct part *p, const rd_kafka_message_t *msg,
+			     const struct event *ev, const struct fault *f)
+{
+	if (f->kind != FAULT_ENVIRONMENT) {
+		lane_stop_part(l, p, msg, &ev->head, NULL, f);
+		return STEP_CUT;
+	}
+	if (PQstatus(l->conn) != CONNECTION_OK) {
+		lane_failed(l, f); /* no partition is ours any more */
+		return STEP_CUT;
+	}
+	return step_seek(p, f->text);
+}
+
 /* The head's table, or what to do without it. */
 static enum step step_table(struct lane *l, struct part *p, const rd_kafka_message_t *msg,
 			    const struct event *ev, const struct lane_table **ret)
@@ -61,19 +77,11 @@ static enum step step_table(struct lane *l, struct part *p, const rd_kafka_messa
 	case LANE_LOOKUP_FAILED:
 		break;
 	}
-	if (f.kind != FAULT_ENVIRONMENT) {
-		lane_stop_part(l, p, msg, &ev->head, NULL, &f);
-		return STEP_CUT;
-	}
-	if (PQstatus(l->conn) != CONNECTION_OK) {
-		lane_failed(l, &f); /* no partition is ours any more */
-		return STEP_CUT;
-	}
-	return step_seek(p, f.text);
+	return step_failed(l, p, msg, ev, &f);
 }
 
-static enum step step_add(struct lane *l, struct part *p, rd_kafka_message_t *msg,
-			  const struct event *ev, const struct lane_table *table)
+void batch_add(struct lane *l, struct part *p, rd_kafka_message_t *msg, const struct event *ev,
+	       const struct lane_table *table)
 {
 	struct batch *b = &l->batch;
 
@@ -84,7 +92,6 @@ static enum step step_add(struct lane *l, struct part *p, rd_kafka_message_t *ms
 		b->records[b->count - 1].marker = ev->marker;
 	b->bytes += msg->len;
 	b->cells += table ? 2 * table->target->column_count : 0;
-	return STEP_TAKEN;
 }
 
 static enum step step_change(struct lane *l, struct part *p, rd_kafka_message_t *msg,
@@ -117,7 +124,39 @@ static enum step step_change(struct lane *l, struct part *p, rd_kafka_message_t 
 	if (step != STEP_TAKEN)
 		return step;
 	p->next.changes++;
-	return step_add(l, p, msg, ev, table);
+	batch_add(l, p, msg, ev, table);
+	return STEP_TAKEN;
+}
+
+/* An event that has this partition alone, and runs inside its source transaction. */
+static enum step step_in_place(struct lane *l, struct part *p, rd_kafka_message_t *msg,
+			       const struct event *ev)
+{
+	struct fault f = { 0 };
+
+	if (!gate_has(&l->role->gate, ev->head.position.commit))
+		return step_wait(p, PART_WAITS_GATE, LANE_COPY_POLL_US, NULL);
+	switch (exclusive_can(l, p, msg, &f)) {
+	case EXCLUSIVE_DONE:
+		p->is_event_due = true;
+		return STEP_CUT;
+	case EXCLUSIVE_NOT_YET:
+		return step_wait(p, PART_WAITS_COPY, LANE_COPY_POLL_US, NULL);
+	case EXCLUSIVE_FAILED:
+		break;
+	}
+	if (f.kind == FAULT_STOP)
+		return step_wait(p, PART_WAITS_TARGET, LANE_TARGET_POLL_US, f.text);
+	return step_failed(l, p, msg, ev, &f);
+}
+
+static enum step step_exclusive(struct lane *l, struct part *p, rd_kafka_message_t *msg,
+				const struct event *ev)
+{
+	if (p->is_whole && ev->exclusive.in_place)
+		return step_in_place(l, p, msg, ev);
+	p->next.waiting = p->ended.waiting = ev->head.position;
+	return step_wait(p, PART_WAITS_EXCLUSIVE, 0, NULL);
 }
 
 /* Where to read on from, if not from here. */
@@ -144,6 +183,8 @@ static enum step step_gap(struct lane *l, struct part *p, const rd_kafka_message
 	if (p->search == PART_FROM_LOW)
 		return STEP_DROPPED;
 	p->next.at.has_gap = false;
+	if (p->is_whole)
+		p->next = p->ended; /* what is behind it is read again */
 	if (!gap_place(l, p, &offset, &why)) {
 		if (why.kind != FAULT_LOST)
 			return step_seek(p, why.text);
@@ -153,6 +194,8 @@ static enum step step_gap(struct lane *l, struct part *p, const rd_kafka_message
 	p->search++;
 	/* What was collected so far commits; then the partition reads on from there. */
 	p->next.next_offset = offset;
+	if (p->is_whole)
+		p->ended.next_offset = offset;
 	p->needs_seek = true;
 	p->seek_delay_us = 0;
 	return STEP_CUT;
@@ -171,14 +214,16 @@ static enum step step_sequenced(struct lane *l, struct part *p, rd_kafka_message
 	switch (sequence_next(&p->next.at, &head, &f)) {
 	case SEQUENCE_NEXT:
 		p->search = PART_NOT_SEARCHED;
-		if (ev->head.kind == EVENT_CHANGE) {
+		if (p->is_whole && !whole_next(l, p, ev->head.position.commit, &before))
+			step = STEP_CUT;
+		else if (ev->head.kind == EVENT_CHANGE)
 			step = step_change(l, p, msg, ev);
-		} else {
-			p->next.waiting = ev->head.position;
-			step = step_wait(p, PART_WAITS_EXCLUSIVE, 0, NULL);
-		}
+		else
+			step = step_exclusive(l, p, msg, ev);
 		break;
 	case SEQUENCE_BARRIER:
+		if (p->is_whole)
+			whole_end(l, p, &before);
 		if (copies_all_barrier(&l->copies, ev->head.boundary) == COPIES_WAIT)
 			step = step_wait(p, PART_WAITS_COPY, LANE_COPY_POLL_US, NULL);
 		else
@@ -239,7 +284,8 @@ static enum step step_copied(struct lane *l, struct part *p, rd_kafka_message_t 
 			return step;
 		p->next.changes++;
 	}
-	return step_add(l, p, msg, ev, table);
+	batch_add(l, p, msg, ev, table);
+	return STEP_TAKEN;
 }
 
 /* An error in the place of a record. */
@@ -329,7 +375,7 @@ static enum step batch_step(struct lane *l, struct part *p, rd_kafka_message_t *
 		part_set(p, PART_STOPPED, p->poison_why);
 		return STEP_CUT;
 	}
-	if (l->caution[p->topic] >= CAUTION_TRANSACTION && l->batch.count > 0 &&
+	if (l->caution[p->topic] >= CAUTION_TRANSACTION && !p->is_whole && l->batch.count > 0 &&
 	    l->batch.records[0].head.position.commit.v != ev.head.position.commit.v) {
 		p->is_cut = true;
 		return STEP_CUT;
@@ -338,7 +384,7 @@ static enum step batch_step(struct lane *l, struct part *p, rd_kafka_message_t *
 					   : step_copied(l, p, msg, &ev);
 }
 
-static bool batch_is_full(const struct lane *l)
+bool batch_is_full(const struct lane *l)
 {
 	const struct batch *b = &l->batch;
 
@@ -368,17 +414,28 @@ static bool part_may_move(const struct part *p, int64_t now)
 	return false;
 }
 
-/* A partition's share of a round. Returns the number of records it moved over. */
-static size_t batch_collect_part(struct lane *l, struct part *p)
+/* What was rolled back in front of the record that it waited at can be applied now. */
+static bool part_is_over_void(const struct part *p, enum step step)
+{
+	return p->is_void && (step != STEP_CUT || p->is_event_due);
+}
+
+size_t batch_collect_part(struct lane *l, struct part *p)
 {
 	rd_kafka_message_t *msg;
 	size_t n = 0;
 
-	while (n < LANE_FETCH_MESSAGES && !batch_is_full(l) && (msg = part_front(p))) {
+	if (p->tail_count > 0 && (!part_front(p) || !whole_resume(l, p)))
+		return 0;
+	while (!p->is_cut && n < LANE_FETCH_MESSAGES && !batch_is_full(l) && (msg = part_front(p))) {
 		int64_t offset = msg->offset;
 		bool is_record = !msg->err;
 		enum step step = batch_step(l, p, msg);
 
+		if (part_is_over_void(p, step)) {
+			p->needs_seek = p->is_cut = true;
+			p->seek_delay_us = 0;
+		}
 		if (step == STEP_CUT) {
 			p->is_cut = true;
 			break;
@@ -387,6 +444,8 @@ static size_t batch_collect_part(struct lane *l, struct part *p)
 		if (is_record && offset >= p->next.next_offset) {
 			p->next.next_offset = offset + 1;
 			part_set(p, PART_OPEN, NULL);
+			if (p->is_whole)
+				whole_passed(p);
 		}
 		if (step == STEP_DROPPED)
 			rd_kafka_message_destroy(msg);
@@ -414,10 +473,9 @@ static void batch_wake_fetchers(struct lane *l)
 	}
 }
 
-/* More may come within the gathering time: is it over, or does an op wait? */
-static bool batch_gather_wait(struct lane *l)
+bool batch_wait(struct lane *l, int64_t until_us)
 {
-	int64_t left = l->batch.first_us + l->batch.gather_us - clock_us();
+	int64_t left = until_us - clock_us();
 	struct pollfd fds[] = { { l->kafka_fd, POLLIN, 0 }, { l->ops_fd, POLLIN, 0 } };
 	struct timespec wait;
 	uint64_t n;
@@ -425,7 +483,7 @@ static bool batch_gather_wait(struct lane *l)
 	if (left <= 0)
 		return false;
 	batch_wake_fetchers(l);
-	wait = (struct timespec) { 0, left * 1000 };
+	wait = (struct timespec) { left / 1000000, left % 1000000 * 1000 };
 	if (ppoll(fds, 2, &wait, NULL) <= 0)
 		return false;
 	if (fds[0].revents && read(l->kafka_fd, &n, sizeof(n)) < 0)
@@ -441,9 +499,11 @@ static bool part_is_in_turn(const struct part *p, enum consume_topic topic, int6
 
 bool batch_collect(struct lane *l, enum consume_topic topic)
 {
-	struct part *only = NULL;
+	struct part *only = NULL, *whole = NULL;
 	size_t total = 0, round;
 	bool has_moved = false;
+
+	l->large = NULL;
 
 	/* A transaction costs the target something, however few rows it has: while many come, wait. */
 	l->batch.gather_us = l->batch.gathered[topic] >= LANE_BUSY_RECORDS ? LANE_GATHER_BUSY_US
@@ -451,7 +511,7 @@ bool batch_collect(struct lane *l, enum consume_topic topic)
 	batch_reset(&l->batch);
 	l->batch.topic = topic;
 	for (size_t i = 0; i < l->part_count; i++)
-		l->parts[i]->is_cut = false;
+		l->parts[i]->is_cut = l->parts[i]->is_event_due = false;
 	do {
 		int64_t now = clock_us();
 
@@ -471,7 +531,7 @@ bool batch_collect(struct lane *l, enum consume_topic topic)
 			l->batch.first_us = clock_us();
 		total += round;
 	} while (total > 0 && l->conn && !batch_is_full(l) &&
-		 (round > 0 ? clock_us() - l->batch.first_us < l->batch.gather_us : batch_gather_wait(l)));
+		 (round > 0 ? clock_us() - l->batch.first_us < l->batch.gather_us : batch_wait(l, l->batch.first_us + l->batch.gather_us)));
 	l->batch.gathered[topic] = l->batch.count;
 	l->first_part[topic]++;
 	for (size_t i = 0; i < l->part_count; i++) {
@@ -480,8 +540,15 @@ bool batch_collect(struct lane *l, enum consume_topic topic)
 		p->is_in_batch = p->topic == topic && p->state != PART_UNTAKEN &&
 				 p->state != PART_SEEKING && part_has_moved(p);
 		has_moved |= p->is_in_batch;
+		if (p->is_whole && p->topic == topic)
+			whole = p;
 		if (p->topic == topic && p->needs_seek && !p->is_in_batch)
 			part_rewind(p, p->seek_delay_us);
 	}
+	if (whole && l->conn && !has_moved &&
+	    (whole->is_event_due || (whole->state == PART_OPEN && batch_is_full(l))))
+		l->large = whole;
+	else if (whole)
+		whole_keep(l, whole);
 	return has_moved && l->conn;
 }

@@ -9,6 +9,9 @@
  * it. All of that is rows: rebalances and crashes at any moment leave nothing behind.
  *
  * waiting_at survives a change of owner: it stays true as long as the row does not move.
+ *
+ * An event that is in one partition only (in_place) has nobody to wait for. Where source transactions are
+ * applied whole it runs inside its own (exclusive_in_place, called by whole.c).
  */
 #include <inttypes.h>
 
@@ -28,15 +31,8 @@ struct exclusive_run {
 	const struct relation **rels; /* one per table, from control */
 };
 
-enum outcome {
-	OUTCOME_DONE,
-	OUTCOME_NOT_YET, /* look again later */
-	OUTCOME_FAILED,  /* see the fault */
-};
-
 static void exclusive_moved(struct exclusive_run *r, struct progress *next)
 {
-	*next = r->part->have;
 	next->next_offset = r->msg->offset + 1;
 	next->at.generation = r->ev.head.generation;
 	next->at.ordinal = r->ev.head.ordinal;
@@ -44,23 +40,23 @@ static void exclusive_moved(struct exclusive_run *r, struct progress *next)
 	next->waiting = (struct position) { { 0 }, 0 };
 }
 
-static enum outcome exclusive_relations(struct exclusive_run *r, struct fault *f)
+static enum exclusive_outcome exclusive_relations(struct exclusive_run *r, struct fault *f)
 {
 	const struct exclusive *e = &r->ev.exclusive;
 
 	r->rels = arena_alloc(&r->arena, (e->table_count + 1) * sizeof(*r->rels));
 	if (!r->rels)
-		return fault(f, FAULT_INTERNAL, "no memory for an exclusive event"), OUTCOME_FAILED;
+		return fault(f, FAULT_INTERNAL, "no memory for an exclusive event"), EXCLUSIVE_FAILED;
 	for (size_t i = 0; i < e->table_count; i++) {
 		const struct codec *codec = versions_relation(r->lane->role->versions,
 							      e->tables[i].oid,
 							      e->tables[i].version, f);
 
 		if (!codec)
-			return f->kind == FAULT_NONE ? OUTCOME_NOT_YET : OUTCOME_FAILED;
+			return f->kind == FAULT_NONE ? EXCLUSIVE_NOT_YET : EXCLUSIVE_FAILED;
 		r->rels[i] = codec_relation(codec);
 	}
-	return OUTCOME_DONE;
+	return EXCLUSIVE_DONE;
 }
 
 /* Do the wanted tables of the message include every leaf of table i's root? A leaf that its copy has
@@ -93,19 +89,21 @@ static bool exclusive_empty(struct exclusive_run *r, const bool *wanted, struct 
 	return count == 0 || truncate_run(r->lane->conn, tables, count, true, f);
 }
 
-/* Tables that the copy has covered are left alone; one that waits makes the event wait. */
-static enum outcome exclusive_truncate(struct exclusive_run *r, struct fault *f)
+/* Which tables a TRUNCATE empties: those that the copy has covered are left alone; one that waits makes
+ * the event wait. */
+static enum exclusive_outcome exclusive_wanted(struct exclusive_run *r, bool **ret, struct fault *f)
 {
 	size_t n = r->ev.exclusive.table_count;
 	bool *wanted = arena_alloc(&r->arena, n + 1);
 
+	*ret = wanted;
 	if (!wanted)
-		return fault(f, FAULT_INTERNAL, "no memory for an exclusive event"), OUTCOME_FAILED;
+		return fault(f, FAULT_INTERNAL, "no memory for an exclusive event"), EXCLUSIVE_FAILED;
 	for (size_t i = 0; i < n; i++)
 		switch (copies_change(copies_find(&r->lane->copies, r->ev.exclusive.tables[i].oid),
 				      r->ev.head.position.commit)) {
 		case COPIES_WAIT:
-			return OUTCOME_NOT_YET;
+			return EXCLUSIVE_NOT_YET;
 		case COPIES_COVERED:
 			wanted[i] = false;
 			break;
@@ -113,11 +111,22 @@ static enum outcome exclusive_truncate(struct exclusive_run *r, struct fault *f)
 			wanted[i] = true;
 			break;
 		}
-	return exclusive_empty(r, wanted, f) ? OUTCOME_DONE : OUTCOME_FAILED;
+	return EXCLUSIVE_DONE;
+}
+
+static enum exclusive_outcome exclusive_truncate(struct exclusive_run *r, struct fault *f)
+{
+	enum exclusive_outcome outcome;
+	bool *wanted;
+
+	outcome = exclusive_wanted(r, &wanted, f);
+	if (outcome != EXCLUSIVE_DONE)
+		return outcome;
+	return exclusive_empty(r, wanted, f) ? EXCLUSIVE_DONE : EXCLUSIVE_FAILED;
 }
 
 /* The rows in foreshadow.copies first: they are what keeps a batch of an older attempt out. */
-static enum outcome exclusive_copy(struct exclusive_run *r, struct fault *f)
+static enum exclusive_outcome exclusive_copy(struct exclusive_run *r, struct fault *f)
 {
 	const struct exclusive *e = &r->ev.exclusive;
 	struct span *targets = arena_alloc(&r->arena, (e->table_count + 1) * sizeof(*targets));
@@ -131,23 +140,23 @@ static enum outcome exclusive_copy(struct exclusive_run *r, struct fault *f)
 		buf_release(&b);
 	}
 	if (!targets || arena_failed(&r->arena))
-		return fault(f, FAULT_INTERNAL, "no memory for an exclusive event"), OUTCOME_FAILED;
+		return fault(f, FAULT_INTERNAL, "no memory for an exclusive event"), EXCLUSIVE_FAILED;
 	return copies_begin(&r->lane->copies, r->lane->conn, e->tables, targets, e->table_count, f) &&
 			       exclusive_empty(r, NULL, f)
-		       ? OUTCOME_DONE
-		       : OUTCOME_FAILED;
+		       ? EXCLUSIVE_DONE
+		       : EXCLUSIVE_FAILED;
 }
 
 /* Every column that we write is there on the target, or target_read says which DDL makes it so. */
-static enum outcome exclusive_relation(struct exclusive_run *r, struct fault *f)
+static enum exclusive_outcome exclusive_relation(struct exclusive_run *r, struct fault *f)
 {
 	for (size_t i = 0; i < r->ev.exclusive.table_count; i++)
 		if (!target_read(r->lane->conn, r->rels[i], &r->arena, f))
-			return OUTCOME_FAILED;
-	return OUTCOME_DONE;
+			return EXCLUSIVE_FAILED;
+	return EXCLUSIVE_DONE;
 }
 
-static enum outcome exclusive_effect(struct exclusive_run *r, struct fault *f)
+static enum exclusive_outcome exclusive_effect(struct exclusive_run *r, struct fault *f)
 {
 	switch (r->ev.exclusive.kind) {
 	case EXCLUSIVE_TRUNCATE:
@@ -159,7 +168,7 @@ static enum outcome exclusive_effect(struct exclusive_run *r, struct fault *f)
 	case EXCLUSIVE_REKEY:
 		break; /* has a plan, see exclusive_rekey */
 	}
-	return OUTCOME_DONE;
+	return EXCLUSIVE_DONE;
 }
 
 static bool exclusive_statement(struct exclusive_run *r, const struct progress *next,
@@ -171,27 +180,27 @@ static bool exclusive_statement(struct exclusive_run *r, const struct progress *
 }
 
 /* One transaction: our row first (its epoch is the fence), then the effect. */
-static enum outcome exclusive_plain(struct exclusive_run *r, const struct progress *next,
+static enum exclusive_outcome exclusive_plain(struct exclusive_run *r, const struct progress *next,
 				    struct fault *f)
 {
 	struct lane *l = r->lane;
 	struct apply_statement first;
-	enum outcome outcome;
+	enum exclusive_outcome outcome;
 
 	if (!exclusive_statement(r, next, &first, f) || !lane_plain(l, f) || !pg_do(l->conn, f, "BEGIN"))
-		return OUTCOME_FAILED;
-	outcome = progress_run(l->conn, &first, f) ? exclusive_effect(r, f) : OUTCOME_FAILED;
-	if (outcome == OUTCOME_DONE && failpoint("exclusive.before_commit"))
-		outcome = fault(f, FAULT_ENVIRONMENT, "failpoint") ? OUTCOME_DONE : OUTCOME_FAILED;
-	if (outcome == OUTCOME_DONE && !pg_do(l->conn, f, "COMMIT"))
-		outcome = OUTCOME_FAILED;
-	if (outcome != OUTCOME_DONE && PQstatus(l->conn) == CONNECTION_OK)
+		return EXCLUSIVE_FAILED;
+	outcome = progress_run(l->conn, &first, f) ? exclusive_effect(r, f) : EXCLUSIVE_FAILED;
+	if (outcome == EXCLUSIVE_DONE && failpoint("exclusive.before_commit"))
+		outcome = fault(f, FAULT_ENVIRONMENT, "failpoint") ? EXCLUSIVE_DONE : EXCLUSIVE_FAILED;
+	if (outcome == EXCLUSIVE_DONE && !pg_do(l->conn, f, "COMMIT"))
+		outcome = EXCLUSIVE_FAILED;
+	if (outcome != EXCLUSIVE_DONE && PQstatus(l->conn) == CONNECTION_OK)
 		pg_do(l->conn, NULL, "ROLLBACK");
 	return outcome;
 }
 
 /* A change of a REKEY event into the plan; NOT_YET: its copy or its schema is missing. */
-static enum outcome rekey_add(struct exclusive_run *r, struct plan *plan, struct span record,
+static enum exclusive_outcome rekey_add(struct exclusive_run *r, struct plan *plan, struct span record,
 			      struct fault *f)
 {
 	struct lane *l = r->lane;
@@ -203,22 +212,22 @@ static enum outcome rekey_add(struct exclusive_run *r, struct plan *plan, struct
 	size_t n;
 
 	if (!event_read(l->role->framing, record, &r->arena, &ev, f))
-		return f->kind == FAULT_ENVIRONMENT ? OUTCOME_NOT_YET : OUTCOME_FAILED;
+		return f->kind == FAULT_ENVIRONMENT ? EXCLUSIVE_NOT_YET : EXCLUSIVE_FAILED;
 	switch (lane_table(l, ev.head.fingerprint, &table, f)) {
 	case LANE_FOUND:
 		break;
 	case LANE_NO_SCHEMA:
-		return OUTCOME_NOT_YET;
+		return EXCLUSIVE_NOT_YET;
 	case LANE_NO_TARGET:
 	case LANE_LOOKUP_FAILED:
-		return OUTCOME_FAILED;
+		return EXCLUSIVE_FAILED;
 	}
 	switch (copies_change(copies_find(&l->copies, codec_relation(table->codec)->oid),
 			      r->ev.head.position.commit)) {
 	case COPIES_WAIT:
-		return OUTCOME_NOT_YET;
+		return EXCLUSIVE_NOT_YET;
 	case COPIES_COVERED:
-		return OUTCOME_DONE;
+		return EXCLUSIVE_DONE;
 	case COPIES_APPLY:
 		break;
 	}
@@ -226,13 +235,13 @@ static enum outcome rekey_add(struct exclusive_run *r, struct plan *plan, struct
 	before = arena_alloc(&r->arena, (n + 1) * sizeof(*before));
 	after = arena_alloc(&r->arena, (n + 1) * sizeof(*after));
 	if (!before || !after)
-		return fault(f, FAULT_INTERNAL, "no memory for an exclusive event"), OUTCOME_FAILED;
+		return fault(f, FAULT_INTERNAL, "no memory for an exclusive event"), EXCLUSIVE_FAILED;
 	if (!codec_decode(table->codec, ev.body, before, &has_before, after, &has_after, f))
-		return OUTCOME_FAILED;
+		return EXCLUSIVE_FAILED;
 	buf_init(&key, 1024 * 1024);
 	if (!relation_key(codec_relation(table->codec), has_after ? after : before, &key, f)) {
 		buf_release(&key);
-		return OUTCOME_FAILED;
+		return EXCLUSIVE_FAILED;
 	}
 	struct plan_change ch = {
 		.table = table->target,
@@ -243,23 +252,23 @@ static enum outcome rekey_add(struct exclusive_run *r, struct plan *plan, struct
 		.commit = r->ev.head.position.commit,
 	};
 	buf_release(&key);
-	return plan_add(plan, &ch, f) ? OUTCOME_DONE : OUTCOME_FAILED;
+	return plan_add(plan, &ch, f) ? EXCLUSIVE_DONE : EXCLUSIVE_FAILED;
 }
 
-static enum outcome exclusive_rekey(struct exclusive_run *r, const struct progress *next,
+static enum exclusive_outcome exclusive_rekey(struct exclusive_run *r, const struct progress *next,
 				    struct fault *f)
 {
 	struct apply_statement first;
-	enum outcome outcome = OUTCOME_DONE;
+	enum exclusive_outcome outcome = EXCLUSIVE_DONE;
 	struct plan plan;
 	size_t change;
 
 	plan_init(&plan, &r->arena);
-	for (size_t i = 0; i < r->ev.exclusive.change_count && outcome == OUTCOME_DONE; i++)
+	for (size_t i = 0; i < r->ev.exclusive.change_count && outcome == EXCLUSIVE_DONE; i++)
 		outcome = rekey_add(r, &plan, r->ev.exclusive.changes[i], f);
-	if (outcome == OUTCOME_DONE && (!exclusive_statement(r, next, &first, f) ||
+	if (outcome == EXCLUSIVE_DONE && (!exclusive_statement(r, next, &first, f) ||
 					!apply_sequential(r->lane->apply, &plan, &first, 1, &change, f)))
-		outcome = OUTCOME_FAILED;
+		outcome = EXCLUSIVE_FAILED;
 	plan_reset(&plan);
 	return outcome;
 }
@@ -295,27 +304,28 @@ static void exclusive_do(struct exclusive_run *r)
 	struct progress next;
 	struct fault f = { 0 };
 	char at[PROGRESS_POSITION_TEXT];
-	enum outcome outcome = exclusive_relations(r, &f);
+	enum exclusive_outcome outcome = exclusive_relations(r, &f);
 
+	next = r->part->have;
 	exclusive_moved(r, &next);
 	next.changes++;
-	if (outcome == OUTCOME_DONE)
+	if (outcome == EXCLUSIVE_DONE)
 		outcome = r->ev.exclusive.kind == EXCLUSIVE_REKEY ? exclusive_rekey(r, &next, &f)
 								  : exclusive_plain(r, &next, &f);
 	switch (outcome) {
-	case OUTCOME_DONE:
+	case EXCLUSIVE_DONE:
 		break;
-	case OUTCOME_NOT_YET:
+	case EXCLUSIVE_NOT_YET:
 		r->part->retry_us = clock_us() + LANE_COPY_POLL_US;
 		return;
-	case OUTCOME_FAILED:
+	case EXCLUSIVE_FAILED:
 		exclusive_failed(r, &f);
 		return;
 	}
 	log_info("exclusive event at %s done: %s of %zu tables",
 		 progress_position_format(r->ev.head.position, at),
 		 names[r->ev.exclusive.kind], r->ev.exclusive.table_count);
-	r->part->have = r->part->next = next;
+	part_moved(r->part, &next);
 	exclusive_pass(l, r->part);
 	l->has_old_copies = true;
 	if (!lane_load_copies(l, &f))
@@ -368,6 +378,7 @@ static void exclusive_look(struct exclusive_run *r)
 		return;
 	}
 	/* Our row follows with the next batch. */
+	r->part->next = r->part->have;
 	exclusive_moved(r, &r->part->next);
 	exclusive_pass(l, r->part);
 	l->has_old_copies = true;
@@ -399,4 +410,74 @@ void exclusive_turn(struct lane *l)
 			lane_stop_part(l, p, r.msg, NULL, NULL, &f);
 		arena_release(&r.arena);
 	}
+}
+
+/* ---- inside a source transaction ---- */
+
+static bool exclusive_begin(struct exclusive_run *r, struct lane *l, struct part *p,
+			    rd_kafka_message_t *msg, struct fault *f)
+{
+	*r = (struct exclusive_run) { .lane = l, .part = p, .msg = msg };
+	arena_init(&r->arena, LANE_ARENA_BYTES);
+	return event_read(l->role->framing, span(msg->payload, msg->len), &r->arena, &r->ev, f) &&
+	       lane_plain(l, f);
+}
+
+static enum exclusive_outcome exclusive_try(struct exclusive_run *r, struct fault *f)
+{
+	bool *unused;
+
+	switch (r->ev.exclusive.kind) {
+	case EXCLUSIVE_TRUNCATE:
+		return exclusive_wanted(r, &unused, f);
+	case EXCLUSIVE_RELATION:
+		return exclusive_relation(r, f);
+	case EXCLUSIVE_COPY:
+	case EXCLUSIVE_REKEY:
+		break; /* in every partition, and between or across transactions */
+	}
+	return fault(f, FAULT_INPUT, "an event of this kind cannot be in one partition alone"),
+	       EXCLUSIVE_FAILED;
+}
+
+enum exclusive_outcome exclusive_can(struct lane *l, struct part *p, rd_kafka_message_t *msg,
+				     struct fault *f)
+{
+	enum exclusive_outcome outcome = EXCLUSIVE_FAILED;
+	struct exclusive_run r;
+
+	if (exclusive_begin(&r, l, p, msg, f))
+		outcome = exclusive_relations(&r, f);
+	if (outcome == EXCLUSIVE_DONE)
+		outcome = exclusive_try(&r, f);
+	arena_release(&r.arena);
+	return outcome;
+}
+
+bool exclusive_in_place(struct lane *l, struct part *p)
+{
+	enum exclusive_outcome outcome = EXCLUSIVE_FAILED;
+	struct fault f = { 0 };
+	struct exclusive_run r;
+
+	if (exclusive_begin(&r, l, p, part_front(p), &f))
+		outcome = exclusive_relations(&r, &f);
+	if (outcome == EXCLUSIVE_DONE)
+		outcome = exclusive_effect(&r, &f);
+	switch (outcome) {
+	case EXCLUSIVE_DONE:
+		exclusive_moved(&r, &p->next);
+		p->next.changes++;
+		exclusive_pass(l, p);
+		break;
+	case EXCLUSIVE_NOT_YET:
+		part_set_later(p, PART_WAITS_COPY, LANE_COPY_POLL_US, NULL);
+		break;
+	case EXCLUSIVE_FAILED:
+		apply_roll_back(l->apply);
+		exclusive_failed(&r, &f);
+		break;
+	}
+	arena_release(&r.arena);
+	return outcome == EXCLUSIVE_DONE;
 }

@@ -399,6 +399,8 @@ static void lane_work(struct lane *l)
 		exclusive_turn(l);
 	if (l->conn && !l->has_old_copies && batch_collect(l, CONSUME_CHANGES))
 		batch_commit_changes(l);
+	else if (l->conn && l->large)
+		whole_run(l);
 	if (l->conn && !l->has_old_copies && batch_collect(l, CONSUME_SNAPSHOT))
 		batch_commit_copies(l);
 	if (l->conn)

@@ -62,6 +62,20 @@ static void lane_warn_further(const struct lane *l, const struct relation *rel, 
 		 SPAN_ARG(t->label), role_traits(l->role->role)->name, SPAN_ARG(t->further), SPAN_ARG(t->further));
 }
 
+/* What was routed otherwise cannot be applied as this file's order promises. */
+static bool lane_check_order(const struct lane *l, const struct relation *rel, struct fault *f)
+{
+	bool is_whole = rel->routing == ROUTE_TRANSACTION;
+
+	if (is_whole == (l->migration->order == ORDER_TRANSACTION))
+		return true;
+	return fault(f, FAULT_STOP,
+		     "table %.*s.%.*s is routed by %s, but order is %s: set order back to what the migration "
+		     "began with",
+		     SPAN_ARG(rel->schema), SPAN_ARG(rel->table), routing_name(rel->routing),
+		     is_whole ? "key" : "transaction");
+}
+
 enum lane_lookup lane_table(struct lane *l, uint64_t fingerprint, const struct lane_table **ret,
 			    struct fault *f)
 {
@@ -76,7 +90,7 @@ enum lane_lookup lane_table(struct lane *l, uint64_t fingerprint, const struct l
 	codec = versions_codec(l->role->versions, fingerprint, f);
 	if (!codec)
 		return f->kind == FAULT_NONE ? LANE_NO_SCHEMA : LANE_LOOKUP_FAILED;
-	if (!lane_plain(l, f))
+	if (!lane_check_order(l, codec_relation(codec), f) || !lane_plain(l, f))
 		return LANE_LOOKUP_FAILED;
 	target = target_read(l->conn, codec_relation(codec), &l->table_arena, f);
 	l->has_wasted_tables |= !target;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * lane_state - the inside of a lane, shared by the files that make its turn: lane.c (thread, ops,
- * connection), collect.c, batch.c, copied.c (batches), exclusive.c (what runs alone), finish.c (tables
+ * connection), collect.c, batch.c, copied.c (batches), whole.c (transactions that stay whole), exclusive.c
+ * (what runs alone), finish.c (tables
  * become live); lane_state.c has what all of them need. Nobody else includes it.
  *
  * Invariants between turns: 1. no transaction is open on the connection; 2. for each partition but
- * UNTAKEN ones, `have` is its row in the target and `next` equals `have`, unless it is about to wait.
+ * UNTAKEN ones, `have` is its row in the target and `next` equals `have`, unless it is about to wait,
+ * or has a tail (whole.c).
  */
 #ifndef SHADOW_LANE_STATE_H
 #define SHADOW_LANE_STATE_H
@@ -41,6 +43,7 @@ struct batch {
 	struct batch_record *records; /* LANE_BATCH_RECORDS */
 	enum consume_topic topic;
 	size_t count, bytes, cells;
+	size_t ended_count; /* records of transactions whose end was seen, where those are whole */
 	int64_t first_us, gather_us;
 	size_t gathered[CONSUME_TOPICS]; /* records of the last batch */
 	struct plan plan;
@@ -87,6 +90,8 @@ struct lane {
 	int64_t copies_us;          /* next look at the rows */
 	int64_t wake_us;            /* last time a fetcher was woken */
 	struct batch batch;
+	struct part *large;  /* its transaction does not fit the batch, or has an event inside: whole_run */
+	bool is_open;        /* within whole_run: the target's transaction is */
 	enum lane_caution caution[CONSUME_TOPICS];
 	size_t caution_left[CONSUME_TOPICS]; /* batches until it is over */
 
@@ -129,6 +134,14 @@ struct part *lane_part(struct lane *l, enum consume_topic topic, int partition);
 /* collect.c */
 /* Collects from this topic's partitions; true if there is something to commit. */
 bool batch_collect(struct lane *l, enum consume_topic topic);
+/* A partition's share of a round. Returns the number of records it moved over. */
+size_t batch_collect_part(struct lane *l, struct part *p);
+bool batch_is_full(const struct lane *l);
+/* The batch takes over msg. table NULL: end marker of a copy. */
+void batch_add(struct lane *l, struct part *p, rd_kafka_message_t *msg, const struct event *ev,
+	       const struct lane_table *table);
+/* Until there may be more to collect (true), until_us is reached or an op waits (false). */
+bool batch_wait(struct lane *l, int64_t until_us);
 
 /* batch.c */
 bool batch_init(struct batch *b, struct fault *f);
@@ -136,6 +149,8 @@ void batch_release(struct batch *b);
 /* Gives the Kafka messages back, too: librdkafka does not close over one that is held. */
 void batch_reset(struct batch *b);
 void batch_commit_changes(struct lane *l);
+/* Record i into the plan. */
+bool batch_plan(struct lane *l, size_t i, struct fault *f);
 /* Values of a record into the batch's arena. */
 bool batch_decode(struct lane *l, const struct batch_record *r, const struct value **ret_before,
 		  const struct value **ret_after, struct fault *f);
@@ -152,7 +167,33 @@ bool fault_is_of_a_row(const struct fault *f);
 /* copied.c */
 void batch_commit_copies(struct lane *l);
 
+/* whole.c: see there. */
+/* Of a partition with whole transactions: a change or event was accepted; before: the state without it.
+ * false: it stays in front, there is nothing more for this batch. */
+bool whole_next(struct lane *l, struct part *p, struct commit_lsn commit,
+		const struct sequence *before);
+/* Here a transaction ends; before: the state in front of the record that says so. */
+void whole_end(struct lane *l, struct part *p, const struct sequence *before);
+/* The partition moved over a record. */
+void whole_passed(struct part *p);
+/* The tail into the batch, and what in the batch is no whole transaction back into the tail. */
+bool whole_resume(struct lane *l, struct part *p);
+void whole_keep(struct lane *l, struct part *p);
+/* Applies the transaction of l->large, part of which is in the batch. */
+void whole_run(struct lane *l);
+
 /* exclusive.c */
+enum exclusive_outcome {
+	EXCLUSIVE_DONE,
+	EXCLUSIVE_NOT_YET, /* look again later */
+	EXCLUSIVE_FAILED,  /* see the fault */
+};
+/* An event inside a source transaction, in front of its partition: can it run now? Changes nothing. */
+enum exclusive_outcome exclusive_can(struct lane *l, struct part *p, rd_kafka_message_t *msg,
+				     struct fault *f);
+/* Its effect, in the target's open transaction. The partition moves over it. false: it could not be, and
+ * what follows from that is done; rolled back or not. */
+bool exclusive_in_place(struct lane *l, struct part *p);
 /* Looks after the partitions that wait at an exclusive event. */
 void exclusive_turn(struct lane *l);
 

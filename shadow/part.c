@@ -5,7 +5,9 @@
 #include <stdlib.h>
 
 #include "core/clock.h"
+#include "core/failpoint.h"
 #include "core/log.h"
+#include "core/relation.h"
 #include "shadow/lane.h"
 
 static const char *const state_names[PART_STATES] = {
@@ -40,7 +42,15 @@ struct part *part_new(const struct migration *m, struct consume *c, enum consume
 	p->state = PART_UNTAKEN;
 	p->since_us = clock_us();
 	p->poison_offset = p->jump_offset = -1;
-	return p;
+	p->is_whole = m->order == ORDER_TRANSACTION && topic == CONSUME_CHANGES &&
+		      partition == RELATION_TRANSACTION_PARTITION && !failpoint("part.cuts_transactions");
+	if (!p->is_whole)
+		return p;
+	p->tail = calloc(LANE_BATCH_RECORDS, sizeof(*p->tail));
+	if (p->tail)
+		return p;
+	free(p);
+	return NULL;
 }
 
 static void part_forget_ahead(struct part *p)
@@ -49,11 +59,20 @@ static void part_forget_ahead(struct part *p)
 		rd_kafka_message_destroy(part_shift(p));
 }
 
+static void part_forget_tail(struct part *p)
+{
+	while (p->tail_count)
+		rd_kafka_message_destroy(p->tail[--p->tail_count]);
+	p->is_void = p->is_event_due = false;
+}
+
 void part_free(struct part *p)
 {
 	if (!p)
 		return;
 	part_forget_ahead(p);
+	part_forget_tail(p);
+	free(p->tail);
 	rd_kafka_queue_io_event_enable(p->queue, -1, NULL, 0);
 	rd_kafka_queue_destroy(p->queue);
 	free(p);
@@ -93,10 +112,16 @@ void part_set_later(struct part *p, enum part_state state, int64_t delay_us, con
 	p->retry_us = clock_us() + delay_us;
 }
 
+void part_moved(struct part *p, const struct progress *now)
+{
+	p->have = p->next = p->ended = *now;
+}
+
 void part_rewind(struct part *p, int64_t delay_us)
 {
 	part_forget_ahead(p);
-	p->next = p->have;
+	part_forget_tail(p);
+	p->next = p->ended = p->have;
 	p->is_in_batch = p->needs_seek = false;
 	p->is_dry = false;
 	part_set_later(p, PART_SEEKING, delay_us, NULL);
@@ -107,6 +132,7 @@ void part_untake(struct part *p, int64_t delay_us)
 	part_rewind(p, 0);
 	p->search = PART_NOT_SEARCHED;
 	p->poison_offset = p->jump_offset = -1;
+	p->poison_commit = p->careful = (struct commit_lsn) { 0 };
 	part_set_later(p, PART_UNTAKEN, delay_us, NULL);
 }
 
@@ -134,8 +160,15 @@ rd_kafka_message_t *part_shift(struct part *p)
 	return p->ahead[p->ahead_first++];
 }
 
+const struct progress *part_goal(const struct part *p)
+{
+	return p->is_whole ? &p->ended : &p->next;
+}
+
 bool part_has_moved(const struct part *p)
 {
-	return p->next.next_offset != p->have.next_offset ||
-	       position_cmp(p->next.waiting, p->have.waiting) != 0;
+	const struct progress *goal = part_goal(p);
+
+	return goal->next_offset != p->have.next_offset ||
+	       position_cmp(goal->waiting, p->have.waiting) != 0;
 }

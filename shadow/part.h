@@ -9,6 +9,10 @@
  * `have` is what the target has; `next` is what it will have when the batch that is being collected
  * commits. After a rollback records are not kept: the partition seeks back to `have`.
  *
+ * Where source transactions are applied whole (`is_whole`: order: transaction, the partition with all
+ * changes), a batch goes to `ended` instead: the place in front of `next` where a source transaction
+ * ended. What was read between the two is kept in `tail`. See whole.c.
+ *
  * Thread: the lane's.
  */
 #ifndef SHADOW_PART_H
@@ -40,7 +44,7 @@ struct part {
 	enum part_state state;
 	int64_t retry_us;   /* UNTAKEN, SEEKING, WAITS_…: not before (clock_us) */
 	int64_t since_us;   /* of the state */
-	struct progress have, next;
+	struct progress have, next, ended;
 	bool is_dry;        /* its queue was empty at the last look */
 	bool is_in_batch;
 	bool is_cut;        /* nothing more of it in this batch */
@@ -56,6 +60,14 @@ struct part {
 	int64_t more_us;         /* since when the log is known to have more than was read; 0: it has not */
 	int64_t jump_offset;     /* a record that stood behind a hole when it was first seen */
 	int64_t poison_offset;   /* stop in front of the record with this offset; -1: none */
+	/* of a partition with whole transactions only */
+	bool is_whole;
+	bool is_event_due;       /* the next record is an event that runs in its place, and it can */
+	bool is_void;            /* what is between `ended` and `next` was rolled back: to be read again */
+	rd_kafka_message_t **tail; /* LANE_BATCH_RECORDS; to be applied when their transaction has ended */
+	size_t tail_count;
+	struct commit_lsn careful;       /* this transaction is applied change by change; 0: none */
+	struct commit_lsn poison_commit; /* stop in front of this transaction; 0: none */
 	char why[512], poison_why[512];
 };
 
@@ -66,6 +78,8 @@ void part_free(struct part *p);
 void part_set(struct part *p, enum part_state state, const char *why);
 /* A state that looks again after delay_us. */
 void part_set_later(struct part *p, enum part_state state, int64_t delay_us, const char *why);
+/* The target is at `now`, and so is what was read. */
+void part_moved(struct part *p, const struct progress *now);
 /* Forgets what was read and collected since `have`; the queue must be put back to it. */
 void part_rewind(struct part *p, int64_t delay_us);
 /* Forgets the row too. */
@@ -73,7 +87,9 @@ void part_untake(struct part *p, int64_t delay_us);
 /* The next record, or NULL. It stays in front until part_shift. */
 rd_kafka_message_t *part_front(struct part *p);
 rd_kafka_message_t *part_shift(struct part *p);
-/* Has `next` anything to write that `have` does not have? */
+/* What the batch that is being collected takes the partition to. */
+const struct progress *part_goal(const struct part *p);
+/* Has that anything to write that `have` does not have? */
 bool part_has_moved(const struct part *p);
 
 #endif
