@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * lane_state - the inside of a lane, shared by the files that make its turn: lane.c (thread, ops,
- * connection), collect.c, batch.c, copied.c (batches), whole.c (transactions that stay whole), exclusive.c
- * (what runs alone), finish.c (tables
- * become live); lane_state.c has what all of them need. Nobody else includes it.
+ * connection), collect.c, batch.c, copied.c (batches), whole.c (transactions that stay whole),
+ * exclusive.c (what runs alone), finish.c (tables become live); lane_state.c has what all of them need.
+ * Nobody else includes it, but for unit tests.
  *
  * Invariants between turns: 1. no transaction is open on the connection; 2. for each partition but
  * UNTAKEN ones, `have` is its row in the target and `next` equals `have`, unless it is about to wait,
