@@ -503,13 +503,12 @@ bool batch_collect(struct lane *l, enum consume_topic topic)
 	size_t total = 0, round;
 	bool has_moved = false;
 
-	l->large = NULL;
-
 	/* A transaction costs the target something, however few rows it has: while many come, wait. */
 	l->batch.gather_us = l->batch.gathered[topic] >= LANE_BUSY_RECORDS ? LANE_GATHER_BUSY_US
 								  : LANE_GATHER_US;
 	batch_reset(&l->batch);
 	l->batch.topic = topic;
+	l->large = NULL;
 	for (size_t i = 0; i < l->part_count; i++)
 		l->parts[i]->is_cut = l->parts[i]->is_event_due = false;
 	do {

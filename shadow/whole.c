@@ -28,6 +28,8 @@
 #include "core/log.h"
 #include "shadow/lane_state.h"
 
+enum { WAIT_SLICE_US = 20 * 1000 };
+
 /* ---- where a transaction ends ---- */
 
 /* Was something of a transaction read whose end was not seen? */
@@ -209,6 +211,18 @@ static bool an_op_waits(const struct lane *l)
 	return poll(&fd, 1, 0) > 0;
 }
 
+/* false: nothing came, or an op waits. In slices, since a fetcher that sleeps is woken at their beginning. */
+static bool wait_for_record(struct lane *l, int64_t until_us)
+{
+	while (clock_us() < until_us) {
+		if (batch_wait(l, clock_us() + WAIT_SLICE_US))
+			return true;
+		if (an_op_waits(l))
+			return false;
+	}
+	return false;
+}
+
 /* The next round: a batch full, up to an event, or up to the end. false: it cannot go on now. */
 static bool whole_more(struct lane *l, struct part *p)
 {
@@ -232,7 +246,7 @@ static bool whole_more(struct lane *l, struct part *p)
 			return false;
 		if (n > 0)
 			until_us = clock_us() + LANE_STALLED_US;
-		else if (!batch_wait(l, until_us))
+		else if (!wait_for_record(l, until_us))
 			return false;
 	}
 }
