@@ -172,6 +172,30 @@ def test_ingest_dies_in_the_middle_of_a_large_transaction(migration):
         assert_balanced(m, db)
 
 
+def test_a_process_that_stops_in_an_open_transaction_has_an_heir(migration):
+    """What it had applied of the source's transaction is locked on the target until the heir has ended it."""
+    m = large_migration(migration)
+    m.start(role="ingest")
+    first = m.start(role="primary", instance="zombie")
+    wait_live(m, [m.target])
+    first.kill9()
+    zombie = m.start(role="primary", instance="zombie", env={"FORESHADOW_FAILPOINTS": "apply.before_first=stop@3"})
+    reader = Reader(m.target, STATE)
+    large_updates(m, 1)
+    wait_until(zombie.is_stopped, 60, lambda: f"the third round\n{zombie.tail()}")
+    assert m.target.sql(STATE) == [(0, 0, LARGE)]
+    m.start(role="primary", instance="heir")
+    wait_caught_up(m, [m.target])
+    assert m.target.sql(STATE) == [(1, 1, LARGE)] and zombie.is_stopped()
+    zombie.sigcont()
+    wait_until(lambda: not zombie.running() or "did not run" in zombie.log(), 30,
+               lambda: f"the zombie to notice\n{zombie.tail()}")
+    large_updates(m, 1)
+    assert_follows(m, dbs=[m.target])
+    assert_whole([reader])
+    assert_balanced(m, m.target)
+
+
 def test_what_keeps_transactions_whole_is_seen_when_it_is_missing(migration):
     m = large_migration(migration, env={"FORESHADOW_FAILPOINTS": "part.cuts_transactions=broken"})
     m.start()
