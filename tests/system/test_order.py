@@ -158,8 +158,10 @@ def test_ingest_dies_in_the_middle_of_a_large_transaction(migration):
     assert ingest.wait(60) == 0
     ingest = m.start(role="ingest", env={"FORESHADOW_FAILPOINTS": "publish.after_produce=crash@12000"})
     pair = readers(m, STATE)
-    m.source.execute("update large set v = v + 1; update small set v = v + 1; update large set v = v + 1")
-    is_open = (f"select count(*) > 0 from pg_stat_activity where datname = '{m.target.name}' and state = 'idle in transaction'"
+    # The insert is what nothing after it makes good, should the beginning get lost.
+    m.source.execute("insert into small values (2, 0); update large set v = v + 1; update small set v = 1 where id = 1;"
+                     "update large set v = v + 1")
+    is_open = (f"select count(*) > 0 from pg_stat_activity where datname = '{m.target.name}' and backend_xid is not null"
                " and application_name like 'foreshadow%'")
     m.target.poll(is_open, True)
     wait_until(lambda: not ingest.running(), 60, lambda: f"the crash\n{ingest.tail()}")
