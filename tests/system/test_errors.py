@@ -73,7 +73,7 @@ ERRORS = {
                          ["source", "password", "${"]),
     "unknown key": (with_config(tabels={"include": ["public.*"]}), "run", 2, ["tabels", "tables"]),
     "refused kafka key": (with_config(kafka={"bootstrap.servers": "x:1", "acks": 1}), "run", 2, ["acks"]),
-    "not in this version": (with_config(unique="late"), "run", 2, ["unique", "not in this version"]),
+    "not in this version": (with_config(limits={"memory": "256MB"}), "run", 2, ["limits.memory", "not in this version"]),
     "source down": (down("source"), "check", 1, ["source", "connect"]),
     "target down": (down("target"), "check", 1, ["target", "connect"]),
     "kafka down": (down("kafka"), "check", 1, ["Kafka", "bootstrap.servers"]),
