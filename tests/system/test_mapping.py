@@ -367,3 +367,33 @@ def test_hundreds_of_tables_and_of_columns(migration, is_long, mode):
     wait_caught_up(m, timeout=300)
     assert_mapped(m, {f"select * from {schema}{t}": f"select * from {t}" for t in [f"t{i}" for i in range(tables)] + ["wide"]})
     m.stop()
+
+
+@pytest.mark.parametrize("target_is_partitioned", [False, True])
+def test_rows_move_between_partitions_through_a_mapping_and_a_filter(migration, target_is_partitioned):
+    m = migration(schema="exists", create_shadow=True,
+                  schema_mapping=[{"from": "public.p", "to": "far.q", "columns": {"day": "moment", "v": {"to": None}}}],
+                  transformation_rules=[{"table": "far.q", "column": "label", "as": "upper(v)"},
+                                        {"table": "far.q", "where": "v is distinct from 'hidden'"}])
+    m.source.execute("create table p (id int, day int, v text, primary key (id, day)) partition by range (day);"
+                     + "".join(f"create table p_{i} partition of p for values from ({i * 10}) to ({i * 10 + 10});"
+                               f"alter table p_{i} replica identity full;" for i in range(3))
+                     + "insert into p select i, i % 30, case when i % 5 = 0 then 'hidden' else 'v' || i end from generate_series(1, 200) i")
+    for db in m.targets():
+        db.execute("create schema far; create table far.q (id int, moment int, label text, primary key (id, moment))"
+                   + (" partition by hash (id); create table far.q_0 partition of far.q for values with (modulus 2, remainder 0);"
+                      "create table far.q_1 partition of far.q for values with (modulus 2, remainder 1)" if target_is_partitioned else ""))
+    wanted = {"select * from far.q": "select id, day, upper(v) from p where v is distinct from 'hidden'"}
+    m.start()
+    wait_live(m)
+    for script in ["update p set day = (day + 10) % 30 where id % 3 = 0", "update p set day = (day + 20) % 30, v = 'hidden' where id % 7 = 0",
+                   "update p set v = 'shown', day = 5 where id % 10 = 0", "update p set id = id + 1000 where id between 20 and 30",
+                   "delete from p where v = 'hidden' and id < 50", "truncate p_1", "insert into p values (1, 15, 'again'), (2, 16, 'hidden')",
+                   "begin; truncate p_0; insert into p values (3, 3, 'three'); update p set day = 25 where id = 3; commit"]:
+        m.source.execute(script)
+        wait_caught_up(m)
+        assert_mapped(m, wanted)
+    m.source.execute("truncate p")
+    wait_caught_up(m)
+    assert_mapped(m, wanted)
+    m.stop()
