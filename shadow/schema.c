@@ -1,25 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "shadow/schema.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "core/child.h"
 #include "core/failpoint.h"
 #include "core/log.h"
+#include "shadow/dump.h"
 #include "shadow/expressions.h"
 #include "shadow/generated.h"
 #include "shadow/sequences.h"
 #include "shadow/late.h"
 #include "shadow/schema_parts.h"
 #include "shadow/target.h"
-#include "shadow/toc.h"
 
-enum { LISTING_BYTES = 64 << 20, COLUMNS_BYTES = 64 << 20 };
+enum { COLUMNS_BYTES = 64 << 20 };
 
 /* ---- what of the source is wanted ---- */
 
@@ -127,14 +122,10 @@ static bool mark_present(struct wanted *w, PGconn *target, struct fault *f)
 	return there || fault(f, FAULT_INTERNAL, "schema: out of memory");
 }
 
-static bool wanted_read(struct wanted *w, PGconn *source, PGconn *target, const struct migration *m,
-			const struct schema_scope *scope, struct fault *f)
+static bool wanted_read(struct wanted *w, PGconn *source, PGconn *target, const struct schema_oids *oids,
+			struct fault *f)
 {
-	struct schema_oids oids;
-
-	schema_oids_make(&oids, m, scope);
-	w->rows = pg_query_params(source, f, objects_sql, 2, (const char *const[]) { oids.scope, oids.late });
-	schema_oids_release(&oids);
+	w->rows = pg_query_params(source, f, objects_sql, 2, (const char *const[]) { oids->scope, oids->late });
 	if (!w->rows)
 		return false;
 	w->count = (size_t)PQntuples(w->rows);
@@ -160,172 +151,39 @@ static bool wanted_read(struct wanted *w, PGconn *source, PGconn *target, const 
 	return true;
 }
 
-/* ---- pg_dump and pg_restore ---- */
+/* ---- from the source to a target ---- */
 
-/* libpq's environment variables for the connection, so that children connect alike and no password is in argv. */
-struct conn_env {
-	char *entries[64];
-	size_t n;
-};
-
-static void conn_env_release(struct conn_env *e)
+/* Restores into `to` what of `from` belongs to a stage; dump is of from. */
+static bool carry(PGconn *from, const struct schema_oids *oids, struct dump *dump, PGconn *to, enum toc_stage stage, int jobs,
+		  size_t *ret_entries, struct fault *f)
 {
-	for (size_t i = 0; i < e->n; i++)
-		free(e->entries[i]);
-	*e = (struct conn_env) { 0 };
-}
+	struct wanted wanted = { 0 };
+	bool ok = wanted_read(&wanted, from, stage == TOC_LATE ? to : NULL, oids, f) &&
+		  dump_restore(dump, to, wanted.objects, wanted.count, stage, jobs, ret_entries, f);
 
-static bool conn_env_make(struct conn_env *e, PGconn *conn, struct fault *f)
-{
-	PQconninfoOption *options = PQconninfo(conn);
-
-	if (!options)
-		return fault(f, FAULT_INTERNAL, "schema: out of memory");
-	for (PQconninfoOption *o = options; o->keyword && e->n < 62; o++) {
-		/* fallback names and our own session settings are not for the children */
-		if (!o->envvar || !o->val || !*o->val || strcmp(o->keyword, "options") == 0 ||
-		    strcmp(o->keyword, "client_encoding") == 0 || strcmp(o->keyword, "service") == 0)
-			continue;
-		char *entry = NULL;
-		if (asprintf(&entry, "%s=%s", o->envvar, o->val) > 0)
-			e->entries[e->n++] = entry;
-	}
-	PQconninfoFree(options);
-	return true;
-}
-
-/* Newest pg_dump of Debian's layout, else the one on PATH: pg_dump refuses servers newer than itself. */
-static void client_program(const char *name, char *path, size_t n)
-{
-	long best = 0;
-	DIR *d = opendir("/usr/lib/postgresql");
-
-	snprintf(path, n, "%s", name);
-	for (struct dirent *e; d && (e = readdir(d));) {
-		char candidate[256];
-		long major = strtol(e->d_name, NULL, 10);
-		snprintf(candidate, sizeof(candidate), "/usr/lib/postgresql/%ld/bin/%s", major, name);
-		if (major > best && access(candidate, X_OK) == 0) {
-			best = major;
-			snprintf(path, n, "%s", candidate);
-		}
-	}
-	if (d)
-		closedir(d);
-}
-
-static bool run_client(const char *program, const char *const *arguments, PGconn *conn, struct buf *out,
-		       struct fault *f)
-{
-	char path[256];
-	const char *argv[32] = { path };
-	struct conn_env env = { 0 };
-
-	client_program(program, path, sizeof(path));
-	for (size_t i = 0; arguments[i] && i + 1 < 31; i++)
-		argv[i + 1] = arguments[i];
-	bool ok = (!conn || conn_env_make(&env, conn, f)) &&
-		  child_run(&(struct child) { argv, (const char *const *)env.entries, out }, f);
-	conn_env_release(&env);
+	wanted_release(&wanted);
 	return ok;
-}
-
-/* A folder of our own with the dump and the list; removed by workdir_release. */
-struct workdir {
-	char dir[256], dump[300], list[300];
-};
-
-static bool workdir_make(struct workdir *w, struct fault *f)
-{
-	const char *tmp = getenv("TMPDIR");
-
-	snprintf(w->dir, sizeof(w->dir), "%.200s/foreshadow-schema-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-	if (!mkdtemp(w->dir)) {
-		w->dir[0] = 0;
-		return fault(f, FAULT_ENVIRONMENT, "cannot make a temporary folder for the schema: %s; set TMPDIR",
-			     strerror(errno));
-	}
-	snprintf(w->dump, sizeof(w->dump), "%s/schema.dump", w->dir);
-	snprintf(w->list, sizeof(w->list), "%s/schema.list", w->dir);
-	return true;
-}
-
-static void workdir_release(struct workdir *w)
-{
-	if (!w->dir[0])
-		return;
-	unlink(w->dump);
-	unlink(w->list);
-	rmdir(w->dir);
-}
-
-static bool write_file(const char *path, struct span text, struct fault *f)
-{
-	FILE *file = fopen(path, "w");
-	bool ok = file && fwrite(text.p, 1, text.n, file) == text.n;
-
-	if (file && fclose(file) != 0)
-		ok = false;
-	return ok || fault(f, FAULT_ENVIRONMENT, "cannot write %s: %s", path, strerror(errno));
-}
-
-static bool dump_and_filter(const struct workdir *w, PGconn *source, const struct wanted *wanted,
-			    enum toc_stage stage, size_t *ret_lines, struct fault *f)
-{
-	const char *dump[] = { "-Fc", "-s", "--no-owner", "--no-privileges", "--no-publications",
-			       "--no-subscriptions", "--no-comments", "-w", "-f", w->dump, NULL };
-	const char *list[] = { "-l", w->dump, NULL };
-	struct buf listing, lines;
-
-	buf_init(&listing, LISTING_BYTES);
-	buf_init(&lines, LISTING_BYTES);
-	bool ok = run_client("pg_dump", dump, source, NULL, f) && run_client("pg_restore", list, NULL, &listing, f);
-	if (ok) {
-		*ret_lines = toc_filter(buf_span(&listing), wanted->objects, wanted->count, stage, &lines);
-		if (buf_failed(&listing) || buf_failed(&lines))
-			ok = fault(f, FAULT_STOP, "the source's schema listing is larger than %d bytes",
-				   LISTING_BYTES);
-	}
-	ok = ok && write_file(w->list, buf_span(&lines), f);
-	buf_release(&listing);
-	buf_release(&lines);
-	return ok;
-}
-
-/* The early stage is one transaction: all of it or nothing. The late one goes in parallel. */
-static bool restore(const struct workdir *w, PGconn *target, enum toc_stage stage, int jobs, struct fault *f)
-{
-	char jobs_text[16];
-	const char *database = PQdb(target);
-	const char *early[] = { "--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges",
-				"-w", "-L", w->list, "-d", database, w->dump, NULL };
-	const char *late[] = { "--exit-on-error", "-j", jobs_text, "--no-owner", "--no-privileges",
-			       "-w", "-L", w->list, "-d", database, w->dump, NULL };
-
-	snprintf(jobs_text, sizeof(jobs_text), "%d", jobs);
-	return run_client("pg_restore", stage == TOC_EARLY ? early : late, target, NULL, f);
 }
 
 static bool transfer(const struct migration *m, enum role role, PGconn *target, const struct schema_scope *scope,
 		     enum toc_stage stage, struct fault *f)
 {
-	struct wanted wanted = { 0 };
-	struct workdir dir = { 0 };
-	size_t lines = 0;
+	struct dump dump = { 0 };
+	struct schema_oids oids;
+	size_t entries = 0;
 	PGconn *source = pg_connect(&m->source, PG_PLAIN, m->slot, f);
-	bool ok = source && workdir_make(&dir, f) &&
-		  wanted_read(&wanted, source, stage == TOC_LATE ? target : NULL, m, scope, f) &&
-		  dump_and_filter(&dir, source, &wanted, stage, &lines, f) &&
-		  (lines == 0 || restore(&dir, target, stage, m->copy_jobs, f));
+	schema_oids_make(&oids, m, scope);
+	bool ok = source && dump_take(&dump, source, f) &&
+		  carry(source, &oids, &dump, target, stage, m->copy_jobs, &entries, f);
 
 	if (ok)
 		log_info("schema %s on the %s: %zu entries", stage == TOC_EARLY ? "prepared" : "finished",
-			 migration_target(m, role)->name, lines);
+			 migration_target(m, role)->name, entries);
 	else
 		fault_in(f, "schema of the %s", migration_target(m, role)->name);
-	workdir_release(&dir);
-	wanted_release(&wanted);
+	dump_release(&dump);
 	pg_close(&source);
+	schema_oids_release(&oids);
 	return ok;
 }
 

@@ -9,8 +9,6 @@
  * triggers, in parallel, leaving out what is there already (a crash in the middle is repaired by calling it again).
  * Unique indexes that come late are the third stage (late.h).
  * State is a row of foreshadow.schemas in the target.
- *
- * Passwords go to the children by environment only.
  */
 #ifndef SHADOW_SCHEMA_H
 #define SHADOW_SCHEMA_H
