@@ -10,6 +10,8 @@
 #include "cli/check.h"
 #include "cli/cli.h"
 #include "ingest/source.h"
+#include "shadow/reshape.h"
+#include "shadow/scratch.h"
 
 static const char *const verdict_names[] = { "ok", "warn", "FAIL" };
 
@@ -161,6 +163,12 @@ static void check_tables_there(struct report *r, struct source_seen *s, const st
 	pg_close(&conn);
 }
 
+/* Tables that are made through a mapping are made in a database of their own first. */
+static bool check_scratch(PGconn *conn, const struct migration *m, const char *name, struct fault *f)
+{
+	return m->schema != SCHEMA_CREATE || !reshape_is_wanted(&m->mappings) || scratch_check(conn, name, f);
+}
+
 static void check_target(struct report *r, struct source_seen *s, const struct migration *m, enum role role)
 {
 	const struct pg_server *server = migration_target(m, role);
@@ -171,7 +179,7 @@ static void check_target(struct report *r, struct source_seen *s, const struct m
 	bool is_ours = role == ROLE_SHADOW && m->shadow_is_default;
 	PGconn *conn = pg_connect(is_ours ? &m->target : server, PG_PLAIN, m->slot, &f);
 	if (!conn || !check_version(conn, server->name, &f) || !check_writable(conn, server->name, &f) ||
-	    !check_replica_role(conn, server->name, &f)) {
+	    !check_replica_role(conn, server->name, &f) || !check_scratch(conn, m, server->name, &f)) {
 		check_say_fault(r, server->name, &f);
 	} else {
 		snprintf(text, sizeof(text), "PostgreSQL %d, database %s%s", PQserverVersion(conn) / 10000,

@@ -19,7 +19,7 @@ static bool make_scope(struct source_seen *s, struct schema_scope *ret)
 	return oids != NULL;
 }
 
-static void check_sequences(struct report *r, struct source_seen *s)
+static void check_sequences(struct report *r, struct source_seen *s, const struct migration *m)
 {
 	struct schema_scope scope;
 	struct sequences_item *items = NULL;
@@ -29,7 +29,7 @@ static void check_sequences(struct report *r, struct source_seen *s)
 
 	if (!make_scope(s, &scope))
 		return;
-	if (!sequences_list(s->conn, &scope, &s->arena, &items, &count, &f)) {
+	if (!sequences_list(s->conn, &m->mappings, &scope, &s->arena, &items, &count, &f)) {
 		check_say_fault(r, "sequences", &f);
 		return;
 	}
@@ -57,7 +57,7 @@ void check_objects(struct report *r, struct source_seen *s, const struct migrati
 		check_say_fault(r, "objects", &f);
 	for (size_t i = 0; i < count; i++)
 		check_say(r, VERDICT_WARN, notes[i].object, notes[i].text);
-	check_sequences(r, s);
+	check_sequences(r, s, m);
 }
 
 void check_generated(struct report *r, struct source_seen *s, PGconn *target, const char *name)

@@ -13,6 +13,7 @@
 #include "core/buf.h"
 #include "core/log.h"
 #include "shadow/schema.h"
+#include "shadow/scratch.h"
 
 enum { TOPICS = 4, GROUPS = 2 };
 
@@ -20,6 +21,7 @@ struct find {
 	bool slot, publication, shadow_database;
 	int64_t slot_pid;
 	bool rows[2];              /* by enum role: progress rows of this migration */
+	bool scratch[2];           /* a database that a killed run left behind */
 	bool topics_reachable;
 };
 
@@ -54,6 +56,27 @@ static bool look_at_source(const struct migration *m, struct find *found, struct
 	return ok;
 }
 
+/* Where the role's scratch database would be: the default shadow's own database may not be there. */
+static PGconn *connect_beside(const struct migration *m, enum role role, struct fault *f)
+{
+	bool is_default = role == ROLE_SHADOW && m->shadow_is_default;
+
+	return pg_connect(is_default ? &m->target : migration_target(m, role), PG_PLAIN, m->slot, f);
+}
+
+static bool look_for_scratch(const struct migration *m, enum role role, struct find *found, struct fault *f)
+{
+	PGconn *conn = connect_beside(m, role, f);
+
+	if (!conn && role == ROLE_SHADOW) {
+		fault_reset(f);
+		return true;
+	}
+	bool ok = conn && scratch_is_left(m, role, conn, &found->scratch[role], f);
+	pg_close(&conn);
+	return ok;
+}
+
 /* A database that is not there has nothing of ours. */
 static bool look_at_target(const struct migration *m, enum role role, struct find *found, struct fault *f)
 {
@@ -73,7 +96,8 @@ static bool look_at_target(const struct migration *m, enum role role, struct fin
 static bool collect(const struct migration *m, struct find *found, struct fault *f)
 {
 	return look_at_source(m, found, f) && look_at_target(m, ROLE_SHADOW, found, f) &&
-	       look_at_target(m, ROLE_PRIMARY, found, f) &&
+	       look_at_target(m, ROLE_PRIMARY, found, f) && look_for_scratch(m, ROLE_SHADOW, found, f) &&
+	       look_for_scratch(m, ROLE_PRIMARY, found, f) &&
 	       schema_database_is_ours(m, ROLE_SHADOW, &found->shadow_database, f);
 }
 
@@ -91,6 +115,12 @@ static void show(const struct migration *m, const struct find *found)
 		if (found->rows[role] && !(role == ROLE_SHADOW && found->shadow_database))
 			printf("  rows of this migration in schema foreshadow of the %s\n",
 			       migration_target(m, (enum role)role)->name);
+	for (int role = 0; role < 2; role++) {
+		char name[SCRATCH_NAME];
+		scratch_name(m, (enum role)role, name);
+		if (found->scratch[role])
+			printf("  database %s, which a run left behind\n", name);
+	}
 	if (found->shadow_database)
 		printf("  the shadow database %s, which foreshadow created\n", m->shadow.dbname);
 	printf("tables of the target are not touched\n");
@@ -181,10 +211,22 @@ static bool drop_on_kafka(const struct migration *m, struct fault *f)
 	return ok;
 }
 
+static bool drop_scratch(const struct migration *m, enum role role, struct fault *f)
+{
+	PGconn *conn = connect_beside(m, role, f);
+	bool ok = conn && scratch_drop(m, role, conn, f);
+
+	pg_close(&conn);
+	return ok;
+}
+
 static bool act(const struct migration *m, const struct find *found, struct fault *f)
 {
 	if (!drop_on_source(m, found, f) || !drop_on_kafka(m, f))
 		return false;
+	for (int role = 0; role < 2; role++)
+		if (found->scratch[role] && !drop_scratch(m, (enum role)role, f))
+			return false;
 	if (found->rows[ROLE_PRIMARY] && !drop_rows(m, ROLE_PRIMARY, f))
 		return false;
 	if (found->shadow_database)

@@ -482,6 +482,35 @@ static const char *nearest_table(struct relation *const *relations, size_t count
 	return known && count && !arena_failed(a) ? conf_nearest(seen, known, count) : "none";
 }
 
+/* Does a column of rel have this name on the target, by the mapping alone? */
+static bool has_target_column(const struct migration *m, const struct relation *rel, struct span name)
+{
+	struct mapped to = mappings_table(&m->mappings, rel->root_schema, rel->root_table);
+
+	for (size_t i = 0; i < rel->column_count; i++) {
+		const struct mapping_column *c = mapping_column(to.mapping, rel->columns[i].name);
+		bool is_there = !c || (!c->is_dropped && c->to.p);
+
+		if (is_there && span_eq(c ? c->to : rel->columns[i].name, name))
+			return true;
+	}
+	return false;
+}
+
+/* A rule of some table: schema: create has to make its column if the source gives none. */
+static void check_type(const struct migration *m, struct arena *a, struct relation *const *relations,
+		       size_t count, const struct transform *t, struct mistakes *ret)
+{
+	if (m->schema != SCHEMA_CREATE || t->is_filter || t->type)
+		return;
+	for (size_t i = 0; i < count; i++)
+		if (is_rule_of(t, relations[i]) && has_target_column(m, relations[i], t->column))
+			return;
+	mistake(ret, a, m, t->line, "transformation_rules: no column of the source becomes \"%.*s\" of %.*s.%.*s, so "
+		"schema: create has to make it and needs its type; next step: add type: to the rule",
+		SPAN_ARG(t->column), SPAN_ARG(t->schema), SPAN_ARG(t->table));
+}
+
 void mapped_check_all(const struct migration *m, struct arena *a, struct relation *const *relations,
 		      size_t count, struct mistakes *ret)
 {
@@ -504,7 +533,9 @@ void mapped_check_all(const struct migration *m, struct arena *a, struct relatio
 
 		for (size_t k = 0; !found && k < count; k++)
 			found = is_rule_of(t, relations[k]);
-		if (!found)
+		if (found)
+			check_type(m, a, relations, count, t, ret);
+		else
 			mistake(ret, a, m, t->line, "transformation_rules.table: no table of the migration goes to "
 				"%.*s.%.*s; the nearest target is %s; next step: correct the name (rules name "
 				"tables as they are on the target)", SPAN_ARG(t->schema), SPAN_ARG(t->table),

@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "core/relation.h"
 #include "shadow/role.h"
+#include "shadow/model.h"
 #include "shadow/schema_parts.h"
 
 enum { OTHERS_MS = 15000, OTHERS_POLL_MS = 250, SQL_BYTES = 1 << 20, NAMES_BYTES = 64 << 20, JOBS_MAX = 64 };
@@ -251,18 +252,16 @@ static bool build_steps(const struct migration *m, enum role role, const PGresul
 	return !b.has_failed;
 }
 
-static bool build_indexes(const struct migration *m, enum role role, const struct schema_scope *scope, int stop_fd,
-			  struct fault *f)
+static bool build_indexes(const struct migration *m, enum role role, const struct schema_scope *scope, PGconn *target,
+			  int stop_fd, struct fault *f)
 {
-	struct schema_oids oids;
-	PGconn *source = pg_connect(&m->source, PG_PLAIN, m->slot, f);
+	struct model model;
+	PGresult *steps = NULL;
 
-	schema_oids_make(&oids, m, scope);
-	PGresult *steps = source ? pg_query_params(source, f, steps_sql, 2, (const char *const[]) { oids.scope, oids.late })
-				 : NULL;
-	schema_oids_release(&oids);
-	pg_close(&source);
-	bool ok = steps && build_steps(m, role, steps, stop_fd, f);
+	if (model_open(&model, m, role, target, scope, false, f))
+		steps = pg_query_params(model.conn, f, steps_sql, 2,
+					(const char *const[]) { model.oids.scope, model.oids.late });
+	bool ok = model_close(&model, m, role, target, steps ? f : NULL) && steps && build_steps(m, role, steps, stop_fd, f);
 	PQclear(steps);
 	return ok;
 }
@@ -359,7 +358,7 @@ static bool wait_for_others(PGconn *target, const struct migration *m, const cha
 static bool build_all(const struct migration *m, enum role role, const struct schema_scope *scope, PGconn *target,
 		      int stop_fd, struct fault *f)
 {
-	return (m->schema == SCHEMA_EXISTS || build_indexes(m, role, scope, stop_fd, f)) &&
+	return (m->schema == SCHEMA_EXISTS || build_indexes(m, role, scope, target, stop_fd, f)) &&
 	       validate_keys(m, role, scope, target, stop_fd, f) && schema_state_write(target, m, "complete", f);
 }
 

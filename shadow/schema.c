@@ -6,184 +6,35 @@
 
 #include "core/failpoint.h"
 #include "core/log.h"
-#include "shadow/dump.h"
 #include "shadow/expressions.h"
 #include "shadow/generated.h"
-#include "shadow/sequences.h"
 #include "shadow/late.h"
-#include "shadow/schema_parts.h"
+#include "shadow/model.h"
 #include "shadow/target.h"
+#include "shadow/wanted.h"
 
 enum { COLUMNS_BYTES = 64 << 20 };
 
-/* ---- what of the source is wanted ---- */
-
-/* Of an index, as enum toc_stage. */
-#define STAGE_OF(oid)                                                                                                 \
-	"CASE WHEN " oid " IN (SELECT oid FROM first) THEN 0 WHEN " oid " IN (SELECT oid FROM late) THEN 2 ELSE 1 END"
-
-/*
- * One row an object: class, oid, stage (enum toc_stage), label, ident. A foreign key out of scope is left out; one
- * that refers to a late unique index comes behind it. ident names the object on the target.
- */
-static const char objects_sql[] =
-	SCHEMA_SCOPE
-	", r AS (SELECT c.oid, n.nspname, c.relname, a.rolname FROM pg_class c"
-	"  JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles a ON a.oid = c.relowner"
-	"  JOIN scope s ON s.oid = c.oid)"
-	"SELECT 1259, r.oid, 0, r.nspname || ' ' || r.relname || ' ' || r.rolname, NULL FROM r "
-	"UNION ALL SELECT 1259, x.oid, " STAGE_OF("x.oid") ","
-	"  r.nspname || ' ' || x.relname || ' ' || r.rolname, 'index ' || r.nspname || ' ' || x.relname"
-	"  FROM pg_index i JOIN r ON r.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid "
-	"UNION ALL SELECT 2606, k.oid, " STAGE_OF("k.conindid") ", NULL,"
-	"  'constraint ' || r.nspname || ' ' || r.relname || ' ' || k.conname"
-	"  FROM pg_constraint k JOIN r ON r.oid = k.conrelid WHERE k.contype IN ('p', 'u', 'x') "
-	"UNION ALL SELECT 2606, k.oid, CASE WHEN k.conindid IN (SELECT oid FROM late) THEN 2 ELSE 1 END, NULL,"
-	"  'constraint ' || r.nspname || ' ' || r.relname || ' ' || k.conname"
-	"  FROM pg_constraint k JOIN r ON r.oid = k.conrelid"
-	"  WHERE k.contype = 'c' OR (k.contype = 'f' AND k.confrelid IN (SELECT oid FROM scope)) "
-	"UNION ALL SELECT 2604, d.oid, 0, NULL, NULL FROM pg_attrdef d JOIN r ON r.oid = d.adrelid "
-	"UNION ALL SELECT 2620, t.oid, 1, NULL,"
-	"  'trigger ' || r.nspname || ' ' || r.relname || ' ' || t.tgname"
-	"  FROM pg_trigger t JOIN r ON r.oid = t.tgrelid WHERE NOT t.tgisinternal "
-	"UNION ALL SELECT 2618, w.oid, 1, NULL,"
-	"  'rule ' || r.nspname || ' ' || r.relname || ' ' || w.rulename"
-	"  FROM pg_rewrite w JOIN r ON r.oid = w.ev_class "
-	"UNION ALL SELECT 3256, p.oid, 1, NULL,"
-	"  'policy ' || r.nspname || ' ' || r.relname || ' ' || p.polname"
-	"  FROM pg_policy p JOIN r ON r.oid = p.polrelid "
-	"UNION ALL SELECT 3381, e.oid, 1, NULL, 'statistics ' || n.nspname || ' ' || e.stxname"
-	"  FROM pg_statistic_ext e JOIN r ON r.oid = e.stxrelid JOIN pg_namespace n ON n.oid = e.stxnamespace "
-	"UNION ALL SELECT 1259, q.oid, 0, n.nspname || ' ' || q.relname || ' ' || a.rolname, NULL"
-	"  FROM pg_class q JOIN pg_namespace n ON n.oid = q.relnamespace JOIN pg_roles a ON a.oid = q.relowner"
-	"  WHERE " SEQUENCES_IN_SCOPE;
-
-/* The same idents on the target. */
-static const char idents_sql[] =
-	"SELECT 'index ' || n.nspname || ' ' || c.relname FROM pg_class c"
-	" JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('i', 'I') "
-	"UNION ALL SELECT 'constraint ' || n.nspname || ' ' || c.relname || ' ' || k.conname FROM pg_constraint k"
-	" JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace "
-	"UNION ALL SELECT 'trigger ' || n.nspname || ' ' || c.relname || ' ' || t.tgname FROM pg_trigger t"
-	" JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT t.tgisinternal "
-	"UNION ALL SELECT 'rule ' || n.nspname || ' ' || c.relname || ' ' || w.rulename FROM pg_rewrite w"
-	" JOIN pg_class c ON c.oid = w.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace "
-	"UNION ALL SELECT 'policy ' || n.nspname || ' ' || c.relname || ' ' || p.polname FROM pg_policy p"
-	" JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace "
-	"UNION ALL SELECT 'statistics ' || n.nspname || ' ' || e.stxname FROM pg_statistic_ext e"
-	" JOIN pg_namespace n ON n.oid = e.stxnamespace";
-
-struct wanted {
-	PGresult *rows;                /* owns the texts */
-	struct toc_object *objects;
-	const char **idents;           /* by row; NULL where the object has none */
-	size_t count;
-};
-
-static void wanted_release(struct wanted *w)
-{
-	PQclear(w->rows);
-	free(w->objects);
-	free(w->idents);
-}
-
-static int compare_strings(const void *a, const void *b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* The listing prints line ends inside names as blanks. */
-static struct span label_of(char *text)
-{
-	for (char *p = text; *p; p++)
-		if (*p == '\n' || *p == '\r')
-			*p = ' ';
-	return span_str(text);
-}
-
-/* Marks what the target has (conn NULL: nothing). */
-static bool mark_present(struct wanted *w, PGconn *target, struct fault *f)
-{
-	PGresult *r = pg_query(target, f, idents_sql);
-	if (!r)
-		return false;
-	size_t n = (size_t)PQntuples(r);
-	const char **there = calloc(n + 1, sizeof(*there));
-	for (size_t i = 0; there && i < n; i++)
-		there[i] = PQgetvalue(r, (int)i, 0);
-	if (there) {
-		qsort(there, n, sizeof(*there), compare_strings);
-		for (size_t i = 0; i < w->count; i++)
-			w->objects[i].is_there = w->idents[i] && bsearch(&w->idents[i], there, n, sizeof(*there),
-									 compare_strings);
-	}
-	PQclear(r);
-	free(there);
-	return there || fault(f, FAULT_INTERNAL, "schema: out of memory");
-}
-
-static bool wanted_read(struct wanted *w, PGconn *source, PGconn *target, const struct schema_oids *oids,
-			struct fault *f)
-{
-	w->rows = pg_query_params(source, f, objects_sql, 2, (const char *const[]) { oids->scope, oids->late });
-	if (!w->rows)
-		return false;
-	w->count = (size_t)PQntuples(w->rows);
-	w->objects = calloc(w->count + 1, sizeof(*w->objects));
-	w->idents = calloc(w->count + 1, sizeof(*w->idents));
-	if (!w->objects || !w->idents)
-		return fault(f, FAULT_INTERNAL, "schema: out of memory");
-	for (size_t i = 0; i < w->count; i++) {
-		int row = (int)i;
-		w->objects[i] = (struct toc_object) {
-			.class_oid = (uint32_t)pg_i64(w->rows, row, 0),
-			.oid = (uint32_t)pg_i64(w->rows, row, 1),
-			.stage = (enum toc_stage)pg_i64(w->rows, row, 2),
-		};
-		if (!PQgetisnull(w->rows, row, 3))
-			w->objects[i].label = label_of(PQgetvalue(w->rows, row, 3));
-		if (!PQgetisnull(w->rows, row, 4))
-			w->idents[i] = PQgetvalue(w->rows, row, 4);
-	}
-	if (target && !mark_present(w, target, f))
-		return false;
-	toc_sort(w->objects, w->count);
-	return true;
-}
-
-/* ---- from the source to a target ---- */
-
-/* Restores into `to` what of `from` belongs to a stage; dump is of from. */
-static bool carry(PGconn *from, const struct schema_oids *oids, struct dump *dump, PGconn *to, enum toc_stage stage, int jobs,
-		  size_t *ret_entries, struct fault *f)
-{
-	struct wanted wanted = { 0 };
-	bool ok = wanted_read(&wanted, from, stage == TOC_LATE ? to : NULL, oids, f) &&
-		  dump_restore(dump, to, wanted.objects, wanted.count, stage, jobs, ret_entries, f);
-
-	wanted_release(&wanted);
-	return ok;
-}
+/* ---- from the model to a target ---- */
 
 static bool transfer(const struct migration *m, enum role role, PGconn *target, const struct schema_scope *scope,
 		     enum toc_stage stage, struct fault *f)
 {
 	struct dump dump = { 0 };
-	struct schema_oids oids;
+	struct model model;
 	size_t entries = 0;
-	PGconn *source = pg_connect(&m->source, PG_PLAIN, m->slot, f);
-	schema_oids_make(&oids, m, scope);
-	bool ok = source && dump_take(&dump, source, f) &&
-		  carry(source, &oids, &dump, target, stage, m->copy_jobs, &entries, f);
+	bool ok = model_open(&model, m, role, target, scope, stage == TOC_EARLY, f) && dump_take(&dump, model.conn, f);
 
+	if (ok && model.is_scratch)
+		failpoint("schema.reshaped");
+	ok = ok && wanted_carry(model.conn, &model.oids, &dump, target, stage, m->copy_jobs, &entries, f);
+	ok = model_close(&model, m, role, target, ok ? f : NULL) && ok;
 	if (ok)
 		log_info("schema %s on the %s: %zu entries", stage == TOC_EARLY ? "prepared" : "finished",
 			 migration_target(m, role)->name, entries);
 	else
 		fault_in(f, "schema of the %s", migration_target(m, role)->name);
 	dump_release(&dump);
-	pg_close(&source);
-	schema_oids_release(&oids);
 	return ok;
 }
 

@@ -9,6 +9,9 @@
  * triggers, in parallel, leaving out what is there already (a crash in the middle is repaired by calling it again).
  * Unique indexes that come late are the third stage (late.h).
  * State is a row of foreshadow.schemas in the target.
+ *
+ * When the file asks for tables of another shape (reshape.h), both stages first make the mapped tables in a scratch
+ * database (scratch.h), which then takes the source's place.
  */
 #ifndef SHADOW_SCHEMA_H
 #define SHADOW_SCHEMA_H

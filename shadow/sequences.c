@@ -133,7 +133,7 @@ static void place_owner(struct sequences_item *item, const struct schema_scope *
 	}
 }
 
-bool sequences_list(PGconn *source, const struct schema_scope *scope, struct arena *a,
+bool sequences_list(PGconn *source, const struct mappings *mappings, const struct schema_scope *scope, struct arena *a,
 		    struct sequences_item **ret_items, size_t *ret_count, struct fault *f)
 {
 	char *oids = schema_scope_oids(scope);
@@ -158,6 +158,9 @@ bool sequences_list(PGconn *source, const struct schema_scope *scope, struct are
 		take_definition(r, row, 2, &items[i].state);
 		items[i].label = quoted(a, items[i].schema, items[i].name);
 		place_owner(&items[i], scope, a);
+		/* One that no column owns moves with its schema (reshape.h). */
+		if (!items[i].owner_table.p)
+			items[i].schema = mappings_table(mappings, items[i].schema, span("", 0)).schema;
 	}
 	PQclear(r);
 	if (arena_failed(a))
@@ -407,7 +410,7 @@ bool sequences_set(const struct migration *m, enum role role, const struct schem
 
 	arena_init(&all, SEQUENCES_BYTES);
 	arena_init(&batch, SEQUENCES_BYTES);
-	bool ok = open_session(&s, m, role, f) && sequences_list(s.source, scope, &all, &items, &count, f) &&
+	bool ok = open_session(&s, m, role, f) && sequences_list(s.source, &m->mappings, scope, &all, &items, &count, f) &&
 		  set_all(&s, items, count, &tally, f);
 	if (ok)
 		log_info("sequences of the %s: %zu set%s, %zu as far already, %zu left alone", s.name, tally.set,

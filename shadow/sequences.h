@@ -66,7 +66,7 @@ struct sequences_item {
 };
 
 /* The sequences in scope, without their values; everything lives in a. */
-bool sequences_list(PGconn *source, const struct schema_scope *scope, struct arena *a,
+bool sequences_list(PGconn *source, const struct mappings *mappings, const struct schema_scope *scope, struct arena *a,
 		    struct sequences_item **ret_items, size_t *ret_count, struct fault *f);
 
 /*

@@ -15,7 +15,7 @@ static const struct toc_kind {
 	const char *desc;
 	enum toc_rule rule;
 } toc_kinds[] = {
-	{ "SCHEMA", RULE_EARLY },
+	{ "SCHEMA", RULE_OBJECT },
 	{ "EXTENSION", RULE_EARLY },
 	{ "PROCEDURAL LANGUAGE", RULE_EARLY },
 	{ "SHELL TYPE", RULE_EARLY },

@@ -20,7 +20,7 @@ enum toc_stage { TOC_EARLY, TOC_LATE, TOC_UNIQUE };
 struct toc_object {
 	uint32_t class_oid, oid;
 	enum toc_stage stage;
-	bool is_there;                /* exists on the target already: left out of the late stage */
+	bool is_there;                /* exists on the target already: left out */
 	struct span label;            /* "schema name owner" as the listing prints it: line ends are blanks */
 };
 

@@ -27,6 +27,7 @@ static const char listing[] =
 	"3304; 6104 16414 PUBLICATION - pub app\n";
 
 static struct toc_object objects[] = {
+	{ 2615, 2200, TOC_EARLY, false, { NULL, 0 } },
 	{ 2606, 16412, TOC_LATE, false, { NULL, 0 } },
 	{ 1259, 16385, TOC_EARLY, false, { "public orders app", 17 } },
 	{ 2604, 16399, TOC_EARLY, false, { NULL, 0 } },
