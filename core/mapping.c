@@ -97,18 +97,6 @@ const struct mapping_column *mapping_column(const struct mapping *m, struct span
 	return NULL;
 }
 
-const struct transform *mappings_filter(const struct mappings *m, struct span schema,
-					struct span table)
-{
-	for (size_t i = 0; i < m->transform_count; i++) {
-		const struct transform *t = &m->transforms[i];
-
-		if (t->is_filter && span_eq(t->schema, schema) && span_eq(t->table, table))
-			return t;
-	}
-	return NULL;
-}
-
 /* ---- setters ---- */
 
 static struct mappings *mappings_of(void *out)

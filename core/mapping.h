@@ -62,10 +62,6 @@ struct mapped {
 struct mapped mappings_table(const struct mappings *m, struct span schema, struct span table);
 /* The mapping's entry for a column; NULL: it keeps its name. mapping may be NULL. */
 const struct mapping_column *mapping_column(const struct mapping *m, struct span column);
-/* The filter of a target table, or NULL. */
-const struct transform *mappings_filter(const struct mappings *m, struct span schema,
-					struct span table);
-
 /* The line about a source table, or 0: none is. */
 int mappings_line(const struct mappings *m, struct span schema, struct span table);
 

@@ -35,6 +35,9 @@ static const struct pg_pin {
 	{ "extra_float_digits", "3", 0 },
 	{ "bytea_output", "hex", 0 },
 	{ "lc_monetary", "C", 0 },
+	{ "lc_numeric", "C", 0 }, /* these three: for expressions of the user */
+	{ "lc_time", "C", 0 },
+	{ "default_text_search_config", "pg_catalog.simple", 0 },
 	{ "xmloption", "content", 0 }, /* a fragment must go in and out, too */
 	{ "standard_conforming_strings", "on", 0 },
 	{ "array_nulls", "on", 0 },

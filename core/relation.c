@@ -31,12 +31,12 @@ static json_t *column_json(const struct column *col)
 	bool is_decimal = col->type.kind == VALUE_DECIMAL;
 
 	return json_pack(
-	    "{s:o, s:I, s:i, s:o, s:s, s:i, s:i, s:b, s:b, s:b, s:b, s:o}", "name", span_json(col->name),
+	    "{s:o, s:I, s:i, s:o, s:s, s:i, s:i, s:b, s:b, s:b, s:b, s:o, s:o}", "name", span_json(col->name),
 	    "type_oid", (json_int_t)col->type_oid, "typmod", (int)col->typmod, "type_name",
 	    span_json(col->type_name), "kind", value_kind_name(col->type.kind), "precision",
 	    is_decimal ? col->type.precision : 0, "scale", is_decimal ? col->type.scale : 0, "key",
 	    (int)col->is_key, "identity", (int)col->is_identity, "collates", (int)col->collates,
-	    "dropped", (int)col->is_dropped, "target", span_json(col->target));
+	    "dropped", (int)col->is_dropped, "target", span_json(col->target), "collation", span_json(col->collation));
 }
 
 static json_t *inputs_json(const struct expression *e)
@@ -274,6 +274,7 @@ static void read_column(struct reader *r, struct column *col)
 	col->collates = read_bool(r, "collates");
 	col->is_dropped = read_bool(r, "dropped");
 	col->target = read_optional(r, "target");
+	col->collation = read_optional(r, "collation");
 	if (col->is_dropped && (col->is_key || col->target.p))
 		reader_fault(r, "dropped", "does not go with a key column or a target");
 	reader_end(r, "columns");

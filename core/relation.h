@@ -27,6 +27,7 @@ struct column {
 	bool is_identity;        /* pgoutput's flag: sent in the old row */
 	bool is_dropped;         /* by the mapping: its values do not leave the source (always null) */
 	struct span target;      /* its name on the target; absent: not written as it is */
+	struct span collation;   /* where it is not the database's: quoted, for expressions; or absent */
 	bool collates;           /* a key column that cannot be canonicalised here is why routing = TABLE */
 };
 

@@ -113,6 +113,7 @@ static void relation_of_catalog(struct facts *x, struct facts_table *t)
 		col->typmod = c->typmod;
 		col->is_key = is_key_column(t, c->attnum);
 		col->is_identity = t->identity == 'f' || col->is_key;
+		col->collation = c->collation;
 		set_type(x, col);
 	}
 }
@@ -124,6 +125,15 @@ static bool is_key_name(const struct facts_table *t, struct span name)
 		if (span_eq(t->columns[i].name, name))
 			return is_key_column(t, t->columns[i].attnum);
 	return false;
+}
+
+/* The message does not say it. */
+static struct span collation_of(const struct facts_table *t, struct span name)
+{
+	for (size_t i = 0; i < t->column_count; i++)
+		if (span_eq(t->columns[i].name, name))
+			return t->columns[i].collation;
+	return span(NULL, 0);
 }
 
 /*
@@ -156,6 +166,7 @@ static void relation_of_message(struct facts *x, struct facts_table *t,
 		col->is_identity = c->is_identity;
 		col->is_key = message->identity == 'f' ? is_key_name(t, c->name) : c->is_identity;
 		key_count += col->is_key;
+		col->collation = collation_of(t, c->name);
 		set_type(x, col);
 	}
 	if (message->identity != 'f' || (t->choice.index && key_count == t->choice.index->count))

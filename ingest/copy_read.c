@@ -91,11 +91,6 @@ static void write_sql(struct copy_reader *r, const struct copy_work *t, const st
 	buf_printf(b, " WHERE ctid >= '(%llu,0)'", (unsigned long long)task->from);
 	if (task->to)
 		buf_printf(b, " AND ctid < '(%llu,0)'", (unsigned long long)task->to);
-	if (rel->filter.sql.p) { /* the target judges too: this only spares the way */
-		buf_str(b, " AND (");
-		buf_add_span(b, rel->filter.sql);
-		buf_str(b, ")");
-	}
 	buf_printf(b, ") TO STDOUT%s", t->is_binary ? " (FORMAT binary)" : "");
 }
 

@@ -142,6 +142,7 @@ static void take_columns(struct facts *x, struct facts_table *t, const PGresult 
 			.is_nullable = !field_bool(r, row, 5),
 			.is_generated = field_bool(r, row, 6),
 			.is_toastable = field_bool(r, row, 7),
+			.collation = field(x, r, row, 8),
 		};
 	}
 }
@@ -150,7 +151,10 @@ static bool read_columns(PGconn *conn, struct facts *x, struct buf *oids, struct
 {
 	PGresult *r = query_oids(conn,
 		"SELECT attrelid, attnum, attname, atttypid, atttypmod, attnotnull, "
-		"attgenerated <> '', attlen = -1 AND attstorage <> 'p' FROM pg_catalog.pg_attribute WHERE attrelid = ANY($1::oid[]) "
+		"attgenerated <> '', attlen = -1 AND attstorage <> 'p', (SELECT pg_catalog.format('%I.%I', n.nspname, "
+		"l.collname) FROM pg_catalog.pg_collation l JOIN pg_catalog.pg_namespace n ON n.oid = "
+		"l.collnamespace WHERE l.oid = attcollation AND l.collname <> 'default') "
+		"FROM pg_catalog.pg_attribute WHERE attrelid = ANY($1::oid[]) "
 		"AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum", oids, f);
 	if (!r)
 		return false;

@@ -24,6 +24,7 @@ struct facts_column {
 	uint32_t type_oid;
 	int32_t typmod;
 	bool is_nullable, is_generated;
+	struct span collation; /* quoted, where it is not the database's; else absent */
 	bool is_toastable; /* may be stored out of line: an update that leaves it alone does not send it */
 };
 

@@ -8,7 +8,7 @@
 #include "core/buf.h"
 #include "core/conf.h"
 
-enum { SQL_BYTES = 16 << 20, NEAREST_MAX = 4096 };
+enum { SQL_BYTES = 16 << 20 };
 
 static void mistake(struct mistakes *m, struct arena *a, const struct migration *file, int line,
 		    const char *format, ...) __attribute__((format(printf, 5, 6)));
@@ -231,7 +231,8 @@ static bool read_expression(PGconn *conn, const struct migration *m, struct aren
 		else if (ok)
 			mistake(ret, a, m, line, "transformation_rules: %s of %.*s.%.*s does not parse over "
 				"the columns of %.*s.%.*s: %s; next step: correct the expression (functions "
-				"outside pg_catalog need their schema)", c ? "as" : "where",
+				"outside pg_catalog need their schema; the source must have them, and the types, too: it is "
+				"asked again there to verify)", c ? "as" : "where",
 				SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table),
 				SPAN_ARG(rel->schema), SPAN_ARG(rel->table), why.text);
 	}
@@ -383,7 +384,7 @@ static void check_columns(const struct migration *m, struct arena *a, const stru
 		if (!col) {
 			nearest = nearest_column(rel, c->from, a);
 			mistake(ret, a, m, c->line, "schema_mapping.columns: %.*s.%.*s has no column \"%.*s\"; the "
-				"nearest is \"%s\"", SPAN_ARG(rel->schema), SPAN_ARG(rel->table), SPAN_ARG(c->from),
+				"nearest is \"%s\"; next step: correct the name, or leave it out", SPAN_ARG(rel->schema), SPAN_ARG(rel->table), SPAN_ARG(c->from),
 				nearest ? nearest : "");
 		} else if (col->is_key && (c->is_dropped || (!c->to.p && !is_computed_key(rel, c->from)))) {
 			mistake(ret, a, m, c->line, "schema_mapping.columns: \"%.*s\" is part of the key of "
@@ -391,6 +392,14 @@ static void check_columns(const struct migration *m, struct arena *a, const stru
 				"it by a rule", SPAN_ARG(c->from), SPAN_ARG(rel->schema), SPAN_ARG(rel->table));
 		}
 	}
+}
+
+static bool fills_origin(const struct relation *rel)
+{
+	struct relation alone = *rel;
+
+	alone.origin_column = span(NULL, 0);
+	return relation_fills(&alone, rel->origin_column);
 }
 
 void mapped_check(const struct migration *m, struct arena *a, const struct facts_table *t,
@@ -402,6 +411,11 @@ void mapped_check(const struct migration *m, struct arena *a, const struct facts
 	check_columns(m, a, rel, to.mapping, ret);
 	if (to.mapping)
 		check_target_names(m, a, rel, to.mapping->line, ret);
+	if (to.mapping && rel->origin_column.p && fills_origin(rel))
+		mistake(ret, a, m, to.mapping->line, "schema_mapping.origin: column \"%.*s\" of %.*s.%.*s is filled by "
+			"%.*s.%.*s or by a rule already; next step: name another column, or drop that one with ~",
+			SPAN_ARG(rel->origin_column), SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table),
+			SPAN_ARG(rel->schema), SPAN_ARG(rel->table));
 	if (to.mapping && rel->origin_column.p && rel->keyless)
 		mistake(ret, a, m, to.mapping->line, "schema_mapping.origin: %.*s.%.*s has no key, and the rows of "
 			"such a table cannot be merged with others; next step: give it a primary key",

@@ -19,10 +19,16 @@ static const char nodes_sql[] =
 	"   'it asks for the time, the user or a sequence, which differ from one evaluation to the next'"
 	"  WHEN tree ~ '\\{(AGGREF|WINDOWFUNC|GROUPINGFUNC) ' OR tree ~ ':hasTargetSRFs true' THEN"
 	"   'it makes one value of several rows, or several of one'"
-	/* 'now'::date is a constant by the time it is stored. */
-	"  WHEN tree ~ '\\{CONST :consttype (1082|1083|1114|1184|1266) '"
-	"   AND $1 ~* '''\\s*(now|today|tomorrow|yesterday)\\s*''' THEN"
-	"   'it has a date or time that is taken from the clock'"
+	/* 'now'::date is a constant by the time it is stored; so are arrays and ranges of such. */
+	"  WHEN tree ~ '\\{CONST :consttype "
+	"(1082|1083|1114|1184|1266|1182|1183|1115|1185|1270|3908|3910|3912|4533|4534|4535) '"
+	"   AND $1 ~* '\\m(now|today|tomorrow|yesterday)\\M' THEN"
+	"   'it has a date or time that may be taken from the clock (now, today, tomorrow, yesterday)'"
+	/* Text that is made and then read as a date or time could say the same. */
+	"  WHEN tree ~ '\\{COERCEVIAIO :arg \\{(OPEXPR|FUNCEXPR|CONST|CASE|COALESCE|COERCEVIAIO)'"
+	"   AND tree ~ ':resulttype (1082|1083|1114|1184|1266) ' THEN"
+	"   'it reads text that it makes itself as a date or time, which could be \"now\" (use to_date, to_timestamp, "
+	"make_date)'"
 	" END FROM (SELECT ev_action::text AS tree FROM pg_rewrite"
 	"  WHERE ev_class = 'pg_temp.foreshadow_rule'::regclass) t";
 
@@ -37,14 +43,15 @@ static const char functions_sql[] =
 	"  WHERE ev_class = 'pg_temp.foreshadow_rule'::regclass) f"
 	" JOIN pg_proc p ON p.oid = f.oid JOIN pg_namespace n ON n.oid = p.pronamespace"
 	" WHERE p.provolatile = 'v' OR (p.provolatile = 's' AND NOT (n.nspname = 'pg_catalog' AND ("
-	"  EXISTS (SELECT FROM pg_cast c WHERE c.castfunc = p.oid)"
+	"  EXISTS (SELECT FROM pg_cast c WHERE c.castfunc = p.oid AND p.proname !~ '^reg')"
 	"  OR EXISTS (SELECT FROM pg_type t WHERE p.oid IN (t.typinput, t.typoutput))"
 	"  OR EXISTS (SELECT FROM pg_operator o WHERE o.oprcode = p.oid)"
 	"  OR p.proname IN ('to_char', 'to_date', 'to_timestamp', 'to_number', 'concat', 'concat_ws', 'format',"
 	"   'array_to_string', 'to_json', 'to_jsonb', 'json_build_object', 'json_build_array',"
 	"   'jsonb_build_object', 'jsonb_build_array', 'row_to_json', 'array_to_json', 'json_object',"
-	"   'date_trunc', 'date_part', 'extract', 'timezone', 'make_timestamptz', 'date_bin',"
-	"   'timestamptz', 'timestamp', 'date', 'time', 'timetz', 'quote_literal'))))"
+	"   'date_trunc', 'date_part', 'extract', 'timezone', 'make_timestamptz', 'date_bin', 'date_add',"
+	"   'timestamptz', 'timestamp', 'date', 'time', 'timetz', 'quote_literal', 'overlaps', 'date_subtract',"
+	"   'convert_from', 'convert_to', 'jsonb_path_query_first_tz'))))"
 	" LIMIT 1";
 
 struct check {
@@ -53,6 +60,7 @@ struct check {
 	const struct relation *rel;
 	struct arena a;
 	struct buf sql;
+	bool has_table; /* the target's table is there */
 	expressions_say *say;
 	void *arg;
 };
@@ -88,17 +96,32 @@ static bool run(struct check *c, struct fault *f)
 	return buf_failed(&c->sql) ? no_memory(f) : pg_do(c->conn, f, buf_cstr(&c->sql));
 }
 
-/* Does the target have the type a column has on the source? Else its text stands in. */
-static bool has_type(struct check *c, struct span type, bool *ret, struct fault *f)
+/* What a rule reads must be what it is on the source: an enum that became text would compare as text. */
+static bool check_type_is_there(struct check *c, const struct column *col, bool *ret, struct fault *f)
 {
-	const char *name = arena_str(&c->a, type);
-	PGresult *r = name ? pg_query_params(c->conn, f, "SELECT to_regtype($1) IS NOT NULL", 1, &name) : NULL;
+	const char *names[2] = { arena_str(&c->a, col->type_name),
+				 col->collation.p ? arena_str(&c->a, col->collation) : NULL };
+	PGresult *r = names[0] ? pg_query_params(c->conn, f, "SELECT to_regtype($1) IS NOT NULL AND"
+						 " ($2::text IS NULL OR to_regcollation($2) IS NOT NULL)", 2, names)
+			       : NULL;
 
 	if (!r)
-		return name ? false : no_memory(f);
+		return names[0] ? false : no_memory(f);
 	*ret = *PQgetvalue(r, 0, 0) == 't';
 	PQclear(r);
 	return true;
+}
+
+static bool is_read(const struct relation *rel, size_t column)
+{
+	for (size_t i = 0; i < rel->filter.input_count; i++)
+		if (rel->filter.inputs[i] == column)
+			return true;
+	for (size_t k = 0; k < rel->computed_count; k++)
+		for (size_t i = 0; i < rel->computed[k].as.input_count; i++)
+			if (rel->computed[k].as.inputs[i] == column)
+				return true;
+	return false;
 }
 
 static bool make_row_table(struct check *c, struct fault *f)
@@ -110,15 +133,29 @@ static bool make_row_table(struct check *c, struct fault *f)
 	for (size_t i = 0; i < c->rel->column_count; i++) {
 		const struct column *col = &c->rel->columns[i];
 
-		if (col->is_dropped)
+		if (!is_read(c->rel, i))
 			continue;
-		if (!has_type(c, col->type_name, &is_there, f))
+		if (!check_type_is_there(c, col, &is_there, f))
 			return false;
+		if (!is_there && c->has_table)
+			return fault(f, FAULT_USAGE, "%s:%d: transformation_rules: a rule for %.*s.%.*s reads column "
+				     "\"%.*s\" of type %.*s%s%.*s, which this database does not have; next step: "
+				     "create it there as it is on the source",
+				     c->m->path, mappings_line(&c->m->mappings, c->rel->root_schema, c->rel->root_table),
+				     SPAN_ARG(c->rel->target_schema), SPAN_ARG(c->rel->target_table), SPAN_ARG(col->name),
+				     SPAN_ARG(col->type_name), col->collation.p ? " and collation " : "",
+				     SPAN_ARG(col->collation));
+		if (!is_there)
+			continue; /* schema: create brings it; asked again when the tables are there */
 		buf_str(&c->sql, first ? "" : ", ");
 		first = false;
 		pg_quote_ident(&c->sql, col->name);
 		buf_str(&c->sql, " ");
-		buf_add_span(&c->sql, is_there ? col->type_name : span_str("pg_catalog.text"));
+		buf_add_span(&c->sql, col->type_name);
+		if (col->collation.p) {
+			buf_str(&c->sql, " COLLATE ");
+			buf_add_span(&c->sql, col->collation);
+		}
 	}
 	buf_str(&c->sql, ")");
 	return run(c, f);
@@ -165,16 +202,15 @@ static bool check_parts(struct check *c, const struct transform *t, struct fault
 }
 
 /* Can the expression be assigned to the column? Asked by an INSERT that is parsed and not run. */
-static bool check_type(struct check *c, const struct transform *t, struct span sql, bool has_table,
-		       struct fault *f)
+static bool check_type(struct check *c, const struct transform *t, struct span sql, struct fault *f)
 {
 	struct fault why = { 0 };
 	bool is_declared = t->is_filter || t->type;
 
 	buf_reset(&c->sql);
-	if (!(has_table && !t->is_filter) && !is_declared)
+	if (!(c->has_table && !t->is_filter) && !is_declared)
 		return true;
-	if (has_table && !t->is_filter) {
+	if (c->has_table && !t->is_filter) {
 		buf_str(&c->sql, "INSERT INTO ");
 		pg_quote_table(&c->sql, c->rel->target_schema, c->rel->target_table);
 		buf_str(&c->sql, " (");
@@ -210,7 +246,7 @@ static bool check_type(struct check *c, const struct transform *t, struct span s
 							 : "cast it to the column's type", f);
 }
 
-static bool check_one(struct check *c, struct span column, struct span sql, bool has_table, struct fault *f)
+static bool check_one(struct check *c, struct span column, struct span sql, struct fault *f)
 {
 	const struct transform *t = transform_of(c, column);
 	const struct transform stale = { .line = 1, .is_filter = !column.p, .column = column, .as = "" };
@@ -234,7 +270,7 @@ static bool check_one(struct check *c, struct span column, struct span sql, bool
 	}
 	if (!check_parts(c, t, f) ||
 	    !ask(c, "SELECT pg_get_viewdef('pg_temp.foreshadow_rule'::regclass)", NULL, &understood, NULL, f) ||
-	    !check_type(c, t, sql, has_table, f))
+	    !check_type(c, t, sql, f))
 		return false;
 	if (c->say && understood)
 		c->say(c->arg, column, span_str(understood));
@@ -246,7 +282,7 @@ static bool check_all(struct check *c, struct fault *f)
 	const struct relation *rel = c->rel;
 	const char *name;
 	PGresult *r;
-	bool has_table, ok;
+	bool ok;
 
 	buf_reset(&c->sql);
 	pg_quote_table(&c->sql, rel->target_schema, rel->target_table);
@@ -254,12 +290,12 @@ static bool check_all(struct check *c, struct fault *f)
 	r = pg_query_params(c->conn, f, "SELECT to_regclass($1) IS NOT NULL", 1, &name);
 	if (!r)
 		return false;
-	has_table = *PQgetvalue(r, 0, 0) == 't';
+	c->has_table = *PQgetvalue(r, 0, 0) == 't';
 	PQclear(r);
 	ok = make_row_table(c, f);
 	for (size_t i = 0; ok && i < rel->computed_count; i++)
-		ok = check_one(c, rel->computed[i].column, rel->computed[i].as.sql, has_table, f);
-	return ok && (!rel->filter.sql.p || check_one(c, span(NULL, 0), rel->filter.sql, has_table, f));
+		ok = check_one(c, rel->computed[i].column, rel->computed[i].as.sql, f);
+	return ok && (!rel->filter.sql.p || check_one(c, span(NULL, 0), rel->filter.sql, f));
 }
 
 bool expressions_check(PGconn *conn, const struct migration *m, const struct relation *rel,

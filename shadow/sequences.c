@@ -352,6 +352,39 @@ static size_t keep_settable(const struct session *s, struct pair *pairs, size_t 
 	return kept;
 }
 
+/* Sequences of merged tables are one on the target: the first of each comes first; returns how many. */
+static size_t first_of_each(struct pair *pairs, size_t count)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		bool is_first = true;
+		for (size_t k = 0; k < n; k++)
+			is_first = is_first && pairs[k].target_oid != pairs[i].target_oid;
+		if (!is_first)
+			continue;
+		struct pair p = pairs[i];
+		pairs[i] = pairs[n];
+		pairs[n++] = p;
+	}
+	return n;
+}
+
+/* Each is judged by the value that the target has then: one of several sources' never sets it back. */
+static bool set_pairs(struct session *s, struct pair *pairs, size_t count, struct tally *tally, struct fault *f)
+{
+	for (size_t n; count > 0; pairs += n, count -= n) {
+		n = first_of_each(pairs, count);
+		if (!read_values(s->target, pairs, n, true, f) || !read_values(s->source, pairs, n, false, f))
+			return false;
+		for (size_t i = 0; i < n; i++)
+			decide(s, &pairs[i], tally);
+		if (!set_values(s->target, pairs, n, f))
+			return false;
+	}
+	return true;
+}
+
 static bool set_batch(struct session *s, struct pair *pairs, size_t count, struct tally *tally,
 		      struct fault *f)
 {
@@ -359,12 +392,7 @@ static bool set_batch(struct session *s, struct pair *pairs, size_t count, struc
 		return false;
 	if (arena_failed(s->batch))
 		return fault(f, FAULT_INTERNAL, "no memory for sequences");
-	count = keep_settable(s, pairs, count, tally);
-	if (!read_values(s->target, pairs, count, true, f) || !read_values(s->source, pairs, count, false, f))
-		return false;
-	for (size_t i = 0; i < count; i++)
-		decide(s, &pairs[i], tally);
-	return set_values(s->target, pairs, count, f);
+	return set_pairs(s, pairs, keep_settable(s, pairs, count, tally), tally, f);
 }
 
 static bool set_all(struct session *s, const struct sequences_item *items, size_t count,

@@ -258,6 +258,16 @@ static void write_cast(struct buf *out, const char *value, struct span type)
 		buf_printf(out, "%s::%.*s", value, SPAN_ARG(type));
 }
 
+/* A rule need not make sense of rows that the filter keeps out. */
+static void write_guard(const struct statement_key *k, char part, struct buf *out)
+{
+	if (!needs_filter(k, part))
+		return;
+	buf_str(out, "CASE WHEN (");
+	buf_add_span(out, k->table->rel->filter.sql);
+	buf_str(out, "\n) THEN ");
+}
+
 /*
  * The expressions over the old or new row, as one more item of FROM: ro1, rn1 … and fo, fn. The line
  * end keeps a comment in an expression from reaching further.
@@ -272,11 +282,12 @@ static void write_expressions(const struct statement_key *k, char part, struct b
 	for (size_t i = 0; i < t->computed_count; i++)
 		if (needs_computed(k, i, part)) {
 			comma(out, &first);
+			write_guard(k, part, out);
 			buf_str(out, "(");
 			buf_add_span(out, t->computed[i].as->sql);
 			buf_str(out, "\n)::");
 			buf_add_span(out, t->computed[i].column.type_name);
-			buf_printf(out, " AS r%c%zu", part, i + 1);
+			buf_printf(out, "%s AS r%c%zu", needs_filter(k, part) ? " END" : "", part, i + 1);
 		}
 	if (needs_filter(k, part)) {
 		comma(out, &first);
@@ -290,7 +301,11 @@ static void write_expressions(const struct statement_key *k, char part, struct b
 		if (is_input(k, i, part)) {
 			comma(out, &first);
 			snprintf(value, sizeof(value), "k.%c%zu", part, i + 1);
-			write_cast(out, value, t->columns[i].source_type);
+			write_cast(out, value, t->rel->columns[i].type_name);
+			if (t->rel->columns[i].collation.p) {
+				buf_str(out, " COLLATE ");
+				buf_add_span(out, t->rel->columns[i].collation);
+			}
 			buf_str(out, " AS ");
 			pg_quote_ident(out, t->rel->columns[i].name);
 		}
@@ -335,6 +350,10 @@ static void write_value(const struct statement_key *k, char part, size_t s, stru
 
 	if (slot_computed(k->table, s)) {
 		buf_printf(out, "k.r%c%zu", part, s - k->table->column_count + 1);
+		if (part == 'o') { /* to be compared: as it is stored, with the column's typmod */
+			buf_str(out, "::");
+			buf_add_span(out, c->exact_type);
+		}
 		return;
 	}
 	if (c == k->table->origin) {
@@ -365,8 +384,6 @@ static void write_by_text(const struct statement_key *k, const char *alias, size
 	buf_printf(out, "::pg_catalog.text %s ", operator);
 	if (s >= k->table->column_count) {
 		write_value(k, 'o', s, out);
-		buf_str(out, "::");
-		buf_add_span(out, c->exact_type);
 	} else if (c->type_oid == OID_REGCLASS) {
 		write_value(k, 'o', s, out);
 	} else {

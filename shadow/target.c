@@ -342,6 +342,8 @@ static bool read_computed(struct target_table *t, const PGresult *r, struct aren
 		if (!read_other(t, rel->computed[i].column, r, a, &c->column, f))
 			return false;
 		c->column.is_key = rel->computed[i].is_key;
+		/* Equal keys of the source may differ, and then so may what is made of them. */
+		c->column.sets_key = c->column.is_key;
 	}
 	if (t->computed && rel->origin_column.p)
 		t->origin = arena_alloc(a, sizeof(*t->origin));
@@ -359,24 +361,8 @@ static void mark_inputs(struct target_table *t, const struct expression *e)
 		t->columns[e->inputs[i]].is_read = true;
 }
 
-/* The type an expression sees a column as: the source's, or text where the target has no such type. */
-static bool read_source_type(PGconn *conn, struct target_table *t, size_t i, struct arena *a,
-			     struct fault *f)
-{
-	const char *name = arena_str(a, t->rel->columns[i].type_name);
-	PGresult *r = name ? pg_query_params(conn, f, "SELECT to_regtype($1) IS NOT NULL", 1, &name)
-			   : NULL;
-
-	if (!r)
-		return name ? false : no_memory(f);
-	t->columns[i].source_type = is_true(r, 0, 0) ? t->rel->columns[i].type_name
-						     : span_str("pg_catalog.text");
-	PQclear(r);
-	return true;
-}
-
 /* What does not depend on the target's columns. */
-static bool read_source_side(PGconn *conn, struct target_table *t, struct arena *a, struct fault *f)
+static void read_source_side(struct target_table *t)
 {
 	for (size_t i = 0; i < t->rel->computed_count; i++)
 		mark_inputs(t, &t->rel->computed[i].as);
@@ -386,10 +372,7 @@ static bool read_source_side(PGconn *conn, struct target_table *t, struct arena 
 
 		tc->kind = t->rel->columns[i].type.kind;
 		tc->is_native = is_native(tc->kind, value_element_oid(tc->kind));
-		if (tc->is_read && !read_source_type(conn, t, i, a, f))
-			return false;
 	}
-	return true;
 }
 
 /* Columns that only the target has must be able to do without a value. */
@@ -414,11 +397,10 @@ static bool check_others(struct target_table *t, const PGresult *r, struct fault
 
 static bool read_columns(PGconn *conn, struct target_table *t, struct arena *a, struct fault *f)
 {
-	PGresult *r;
-	bool ok = read_source_side(conn, t, a, f);
+	PGresult *r = ask(conn, columns_sql, t->oid, f);
+	bool ok = r != NULL;
 
-	r = ok ? ask(conn, columns_sql, t->oid, f) : NULL;
-	ok = r != NULL;
+	read_source_side(t);
 	for (size_t i = 0; ok && i < t->column_count; i++)
 		ok = !t->rel->columns[i].target.p || read_column(t, i, r, a, f);
 	ok = ok && read_computed(t, r, a, f) && check_others(t, r, f);

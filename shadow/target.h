@@ -23,7 +23,6 @@ struct target_column {
 	struct span equals;     /* operator of the key, OPERATOR("schema".=); absent: no equality */
 	uint32_t type_oid;      /* base type */
 	enum value_kind kind;   /* of the relation's column */
-	struct span source_type; /* what expressions see the source's column as: a type's name */
 	bool is_read;           /* by an expression */
 	bool is_written;        /* false: generated on the target, or without a name there */
 	bool is_always;         /* GENERATED ALWAYS AS IDENTITY: never in SET */

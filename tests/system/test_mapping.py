@@ -4,6 +4,7 @@ import random
 import threading
 
 import pytest
+from psycopg import errors
 
 from following import assert_balanced, wait_caught_up, wait_live
 from rig.postgres import PINNED
@@ -135,7 +136,10 @@ def write_load(m, rng, transactions, sessions=3):
         try:
             with m.source.connect() as connection:
                 for _ in range(transactions // sessions):
-                    change(own, connection)
+                    try:
+                        change(own, connection)
+                    except (errors.UniqueViolation, errors.DeadlockDetected):
+                        pass  # of the application's own sessions
         except Exception as failure:  # shown by the test
             failures.append(failure)
 
@@ -156,7 +160,7 @@ def test_everything_at_once_under_load_and_kill_9(migration, rng, is_long):
     m.start()
     for thread in threads:
         thread.join()
-    assert not [f for f in failures if "deadlock" not in str(f)], failures
+    assert not failures, failures
     wait_caught_up(m)
     assert_mapped(m)
     m.source.execute("truncate shop_b.items; insert into shop_b.items values (1, 'after'); truncate orders;"

@@ -127,9 +127,10 @@ static void mappings_are_names_as_the_catalog_has_them(void **state)
 	assert_int_equal(m.mappings.transform_count, 2);
 	assert_true(span_eq_str(m.mappings.transforms[0].column, "total"));
 	assert_string_equal(m.mappings.transforms[0].as, "x / 100.0");
-	assert_string_equal(
-	    mappings_filter(&m.mappings, span_str("sales"), span_str("orders"))->as, "tenant <> 0");
-	assert_null(mappings_filter(&m.mappings, span_str("sales"), span_str("x")));
+	assert_true(m.mappings.transforms[1].is_filter);
+	assert_string_equal(m.mappings.transforms[1].as, "tenant <> 0");
+	assert_int_equal(mappings_line(&m.mappings, span_str("public"), span_str("Or\"ders")), 9);
+	assert_int_equal(mappings_line(&m.mappings, span_str("other"), span_str("x")), 0);
 	migration_release(&m);
 }
 

@@ -59,6 +59,7 @@ static struct relation *orders(void)
 	columns[2] = columns[0];
 	columns[0].target = span_str("a");
 	columns[2].target = span_str("bb");
+	columns[2].collation = span_str("pg_catalog.\"C\"");
 	columns[2].name = span_str("b");
 	columns[2].type.kind = VALUE_TEXT;
 	rel = (struct relation) {
@@ -95,13 +96,13 @@ static const char orders_json[] =
     "\"fingerprint\":\"c15d213aa4d7a795\",\"columns\":["
     "{\"name\":\"a\",\"type_oid\":20,\"typmod\":-1,\"type_name\":\"bigint\",\"kind\":\"int8\","
     "\"precision\":0,\"scale\":0,\"key\":true,\"identity\":true,\"collates\":false,"
-    "\"dropped\":false,\"target\":\"a\"},"
+    "\"dropped\":false,\"target\":\"a\",\"collation\":null},"
     "{\"name\":\"total\",\"type_oid\":1700,\"typmod\":786438,\"type_name\":\"numeric\","
     "\"kind\":\"decimal\",\"precision\":12,\"scale\":2,\"key\":false,\"identity\":false,"
-    "\"collates\":false,\"dropped\":false,\"target\":null},"
+    "\"collates\":false,\"dropped\":false,\"target\":null,\"collation\":null},"
     "{\"name\":\"b\",\"type_oid\":20,\"typmod\":-1,\"type_name\":\"bigint\",\"kind\":\"text\","
     "\"precision\":0,\"scale\":0,\"key\":true,\"identity\":true,\"collates\":false,"
-    "\"dropped\":false,\"target\":\"bb\"}],"
+    "\"dropped\":false,\"target\":\"bb\",\"collation\":\"pg_catalog.\\\"C\\\"\"}],"
     "\"computed\":[{\"column\":\"cents\",\"as\":\"total * 100\",\"inputs\":[1],\"key\":false}],"
     "\"filter\":{\"as\":\"a > 0\",\"inputs\":[0]},"
     "\"origin_column\":\"shop\",\"origin_value\":\"eu\"}";
