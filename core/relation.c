@@ -465,10 +465,21 @@ static bool same_optional(struct span a, struct span b)
 	return !a.p == !b.p && span_eq(a, b);
 }
 
+static bool same_computed(const struct relation *a, const struct relation *b)
+{
+	if (a->computed_count != b->computed_count)
+		return false;
+	for (size_t i = 0; i < a->computed_count; i++)
+		if (!span_eq(a->computed[i].column, b->computed[i].column) ||
+		    !span_eq(a->computed[i].as.sql, b->computed[i].as.sql))
+			return false;
+	return true;
+}
+
 bool relation_same_mapping(const struct relation *a, const struct relation *b)
 {
 	if (!span_eq(a->target_schema, b->target_schema) || !span_eq(a->target_table, b->target_table) ||
-	    a->computed_count != b->computed_count || !same_optional(a->filter.sql, b->filter.sql) ||
+	    !same_computed(a, b) || !same_optional(a->filter.sql, b->filter.sql) ||
 	    !same_optional(a->origin_column, b->origin_column) ||
 	    !same_optional(a->origin_value, b->origin_value))
 		return false;
@@ -476,11 +487,42 @@ bool relation_same_mapping(const struct relation *a, const struct relation *b)
 		if (a->columns[i].is_dropped != b->columns[i].is_dropped ||
 		    !same_optional(a->columns[i].target, b->columns[i].target))
 			return false;
-	for (size_t i = 0; i < a->computed_count; i++)
-		if (!span_eq(a->computed[i].column, b->computed[i].column) ||
-		    !span_eq(a->computed[i].as.sql, b->computed[i].as.sql))
-			return false;
 	return true;
+}
+
+static const struct column *column_named(const struct relation *rel, struct span name)
+{
+	for (size_t i = 0; i < rel->column_count; i++)
+		if (span_eq(rel->columns[i].name, name))
+			return &rel->columns[i];
+	return NULL;
+}
+
+/* Everything on the target is called as on the source. */
+static bool is_unmapped(const struct relation *rel)
+{
+	for (size_t i = 0; i < rel->column_count; i++)
+		if (!span_eq(rel->columns[i].target, rel->columns[i].name))
+			return false;
+	return relation_is_plain(rel) && span_eq(rel->target_schema, rel->root_schema) &&
+	       span_eq(rel->target_table, rel->root_table);
+}
+
+bool relation_keeps_mapping(const struct relation *next, const struct relation *previous)
+{
+	if (is_unmapped(next) && is_unmapped(previous))
+		return true;
+	for (size_t i = 0; i < next->column_count; i++) {
+		const struct column *col = &next->columns[i], *was = column_named(previous, col->name);
+
+		if (was && (was->is_dropped != col->is_dropped || !same_optional(was->target, col->target)))
+			return false;
+	}
+	return span_eq(next->target_schema, previous->target_schema) &&
+	       span_eq(next->target_table, previous->target_table) && same_computed(next, previous) &&
+	       same_optional(next->filter.sql, previous->filter.sql) &&
+	       same_optional(next->origin_column, previous->origin_column) &&
+	       same_optional(next->origin_value, previous->origin_value);
 }
 
 bool relation_fills(const struct relation *rel, struct span target_column)

@@ -77,6 +77,9 @@ bool relation_same_shape(const struct relation *a, const struct relation *b);
 
 /* Is what becomes of its rows on the target the same: names, computed columns, filter, origin? */
 bool relation_same_mapping(const struct relation *a, const struct relation *b);
+/* Does a later version of a table go on as the one before: what both have is mapped alike? Where no mapping is
+ * involved, its name may have changed. */
+bool relation_keeps_mapping(const struct relation *next, const struct relation *previous);
 /* Does the migration fill this column of the target? */
 bool relation_fills(const struct relation *rel, struct span target_column);
 /* Are rows written as they are (renamed at most)? */

@@ -420,18 +420,34 @@ static void finish(struct facts *x, const struct migration *m, struct catalog *r
 	}
 }
 
+/* Has the migration begun? */
+static bool has_slot(PGconn *conn, const struct migration *m, bool *ret, struct fault *f)
+{
+	PGresult *r = pg_query_params(conn, f, "SELECT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE "
+				      "slot_name = $1)", 1, &m->slot);
+
+	if (!r)
+		return false;
+	*ret = *PQgetvalue(r, 0, 0) == 't';
+	PQclear(r);
+	return true;
+}
+
 /* What in the file does not go with the tables. Asks the server, outside a transaction: it may refuse. */
 static bool find_mistakes(PGconn *conn, struct facts *x, const struct migration *m, struct catalog *ret,
 			  struct fault *f)
 {
 	struct mistakes mistakes = { 0 };
+	bool has_begun;
 
+	if (!has_slot(conn, m, &has_begun, f))
+		return false;
 	for (size_t i = 0; i < x->table_count; i++) {
 		if (!x->tables[i].rel)
 			continue;
 		if (!mapped_read(conn, m, x->a, x->tables[i].rel, &mistakes, f))
 			return false;
-		mapped_check(m, x->a, &x->tables[i], &mistakes);
+		mapped_check(m, x->a, &x->tables[i], has_begun, &mistakes);
 	}
 	mapped_check_all(m, x->a, ret->relations, ret->relation_count, &mistakes);
 	ret->mistakes = mistakes.texts;
@@ -497,6 +513,22 @@ bool catalog_accept(const struct catalog *c, const struct migration *m, struct f
 	snprintf(first, sizeof(first), "source: %zu of %zu tables cannot be replicated: ", c->refusal_count,
 		 c->relation_count);
 	return refuse_all(FAULT_STOP, first, c->refusals, c->refusal_count, f);
+}
+
+bool catalog_refuse_mapping(const struct migration *m, const struct relation *rel, const struct relation *previous,
+			    struct fault *f)
+{
+	bool is_renamed = !span_eq(rel->root_table, previous->root_table) ||
+			  !span_eq(rel->root_schema, previous->root_schema);
+
+	return fault(f, FAULT_STOP,
+		     "%s:%d: the mapping or rules of %.*s.%.*s are not those it was copied with%s%.*s%s%.*s; next step: "
+		     "%s, or begin anew (foreshadow drop, empty tables)",
+		     m->path, mappings_line(&m->mappings, rel->root_schema, rel->root_table), SPAN_ARG(rel->schema),
+		     SPAN_ARG(rel->table), is_renamed ? ", when it was called " : "",
+		     is_renamed ? (int)previous->root_schema.n : 0, previous->root_schema.p, is_renamed ? "." : "",
+		     is_renamed ? (int)previous->root_table.n : 0, previous->root_table.p,
+		     is_renamed ? "write its new name in from" : "put them back as they were");
 }
 
 bool catalog_binary_ok(const struct catalog *c)
@@ -584,9 +616,11 @@ bool catalog_relation(PGconn *conn, const struct pgoutput_relation *message,
 	struct mistakes mistakes = { 0 };
 	if (!mapped_read(conn, m, a, t->rel, &mistakes, f))
 		return fault_in(f, "source: reading the transformation rules");
-	mapped_check(m, a, t, &mistakes);
+	mapped_check(m, a, t, true, &mistakes);
 	if (mistakes.count)
 		return refuse_all(FAULT_STOP, "the table was altered: ", mistakes.texts, mistakes.count, f);
+	if (previous && !relation_keeps_mapping(t->rel, previous))
+		return catalog_refuse_mapping(m, t->rel, previous, f);
 	t->rel->version = version;
 	t->rel->from = from;
 	*ret = t->rel;

@@ -39,6 +39,10 @@ bool catalog_accept(const struct catalog *c, const struct migration *m, struct f
 /* May the slot send binary? Only if every column's kind has a binary form we decode. */
 bool catalog_binary_ok(const struct catalog *c);
 
+/* FAULT_STOP: what the file says of rel is not what previous, a version of the same table, was mapped by. */
+bool catalog_refuse_mapping(const struct migration *m, const struct relation *rel, const struct relation *previous,
+			    struct fault *f);
+
 /*
  * The version of a relation that starts with this message. previous (may be NULL) is the version before
  * it: where the table is gone from the catalog by now, root, target and bound are taken from it.

@@ -371,7 +371,7 @@ static const char *nearest_column(const struct relation *rel, struct span name, 
 }
 
 static void check_columns(const struct migration *m, struct arena *a, const struct relation *rel,
-			  const struct mapping *mapping, struct mistakes *ret)
+			  const struct mapping *mapping, bool has_begun, struct mistakes *ret)
 {
 	for (size_t i = 0; mapping && i < mapping->column_count; i++) {
 		const struct mapping_column *c = &mapping->columns[i];
@@ -381,12 +381,12 @@ static void check_columns(const struct migration *m, struct arena *a, const stru
 		for (size_t k = 0; k < rel->column_count; k++)
 			if (span_eq(rel->columns[k].name, c->from))
 				col = &rel->columns[k];
-		if (!col) {
+		if (!col && !has_begun) {
 			nearest = nearest_column(rel, c->from, a);
 			mistake(ret, a, m, c->line, "schema_mapping.columns: %.*s.%.*s has no column \"%.*s\"; the "
 				"nearest is \"%s\"; next step: correct the name, or leave it out", SPAN_ARG(rel->schema), SPAN_ARG(rel->table), SPAN_ARG(c->from),
 				nearest ? nearest : "");
-		} else if (col->is_key && (c->is_dropped || (!c->to.p && !is_computed_key(rel, c->from)))) {
+		} else if (col && col->is_key && (c->is_dropped || (!c->to.p && !is_computed_key(rel, c->from)))) {
 			mistake(ret, a, m, c->line, "schema_mapping.columns: \"%.*s\" is part of the key of "
 				"%.*s.%.*s, by which rows are found on the target; next step: keep it, or compute "
 				"it by a rule", SPAN_ARG(c->from), SPAN_ARG(rel->schema), SPAN_ARG(rel->table));
@@ -402,13 +402,13 @@ static bool fills_origin(const struct relation *rel)
 	return relation_fills(&alone, rel->origin_column);
 }
 
-void mapped_check(const struct migration *m, struct arena *a, const struct facts_table *t,
+void mapped_check(const struct migration *m, struct arena *a, const struct facts_table *t, bool has_begun,
 		  struct mistakes *ret)
 {
 	const struct relation *rel = t->rel;
 	struct mapped to = mappings_table(&m->mappings, rel->root_schema, rel->root_table);
 
-	check_columns(m, a, rel, to.mapping, ret);
+	check_columns(m, a, rel, to.mapping, has_begun, ret);
 	if (to.mapping)
 		check_target_names(m, a, rel, to.mapping->line, ret);
 	if (to.mapping && rel->origin_column.p && fills_origin(rel))

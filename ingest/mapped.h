@@ -28,8 +28,8 @@ void mapped_apply(const struct migration *m, struct arena *a, struct relation *r
 /* Fills in the inputs of rel's expressions. What does not parse is a mistake. False: the connection. */
 bool mapped_read(PGconn *conn, const struct migration *m, struct arena *a, struct relation *rel,
 		 struct mistakes *ret, struct fault *f);
-/* Of one table. */
-void mapped_check(const struct migration *m, struct arena *a, const struct facts_table *t,
+/* Of one table. has_begun: a column that the file names may have been dropped since. */
+void mapped_check(const struct migration *m, struct arena *a, const struct facts_table *t, bool has_begun,
 		  struct mistakes *ret);
 /* Between tables, and what in the file is about no table at all. */
 void mapped_check_all(const struct migration *m, struct arena *a, struct relation *const *relations,

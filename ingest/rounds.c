@@ -102,13 +102,6 @@ static void take_attempts(struct rounds *r, const struct memory_copies *copies)
 	}
 }
 
-/* A table called as then, with the columns it had then. */
-static bool is_as_copied(const struct relation *a, const struct relation *b)
-{
-	return relation_same_shape(a, b) && span_eq(a->schema, b->schema) && span_eq(a->table, b->table) &&
-	       span_eq(a->root_schema, b->root_schema) && span_eq(a->root_table, b->root_table);
-}
-
 /* What is copied was written by the mapping of then; the rest of the stream must be too. */
 static bool check_mapping(const struct rounds *r, struct fault *f)
 {
@@ -118,14 +111,8 @@ static bool check_mapping(const struct rounds *r, struct fault *f)
 		const struct relation *now = r->conf.catalog->relations[i];
 		const struct version *v = newest_version(r, now->oid);
 
-		if (!r->tables[i].is_complete || !v || !is_as_copied(now, v->rel) ||
-		    relation_same_mapping(now, v->rel))
-			continue;
-		return fault(f, FAULT_STOP,
-			     "%s:%d: the mapping or rules of %.*s.%.*s are not those it was copied with; next "
-			     "step: put them back as they were, or begin anew (foreshadow drop, empty tables)",
-			     m->path, mappings_line(&m->mappings, now->root_schema, now->root_table),
-			     SPAN_ARG(now->schema), SPAN_ARG(now->table));
+		if (r->tables[i].is_complete && v && !relation_keeps_mapping(now, v->rel))
+			return catalog_refuse_mapping(m, now, v->rel, f);
 	}
 	return true;
 }

@@ -202,6 +202,13 @@ WRONG = {
     "merged_keys_collide": ([{"from": "public.other", "to": "public.orders", "origin": {"column": "big", "value": "x"}},
                              {"from": "public.orders", "to": "public.orders", "origin": {"column": "big", "value": "y"}}], [],
                             "", "", ["collide", "ADD PRIMARY KEY"]),
+    "origin_is_taken": ([{"from": "public.orders", "to": "public.orders", "origin": {"column": "note", "value": "x"}}], [], "", "", ["origin", "\"note\"", "filled by"]),
+    "type_only_the_source_has": ([], [{"table": "public.orders", "where": "size >= 'medium'"}],
+                                 "create type size as enum ('small', 'medium'); alter table orders add size size; alter table orders replica identity full",
+                                 "alter table orders add size text", ["\"size\"", "does not have", "create it there"]),
+    "clock_array": ([], [{"table": "public.orders", "column": "note", "as": "note || ('{now}'::date[])::text"}], "", "", ["clock"]),
+    "clock_made": ([], [{"table": "public.orders", "column": "note", "as": "(('no' || 'w')::timestamp)::text"}], "", "", ["could be"]),
+    "regclass": ([], [{"table": "public.orders", "column": "note", "as": "note::regclass::text"}], "", "", ["regclass"]),
     "type_does_not_fit": ([{"from": "public.orders", "columns": {"customer": "day"}}], [], "", "alter table orders add day date", ["\"day\"", "date", "transformation rule"]),
     "target_wants_more": ([], [], "", "alter table orders add must int not null", ["\"must\"", "NOT NULL", "transformation rule"]),
     "target_lacks_column": ([], [{"table": "public.orders", "column": "more", "as": "customer"}], "", "", ["\"more\"", "ADD COLUMN"]),
@@ -401,3 +408,100 @@ def test_rows_move_between_partitions_through_a_mapping_and_a_filter(migration, 
     wait_caught_up(m)
     assert_mapped(m, wanted)
     m.stop()
+
+
+# One migration each, small: (mapping, rules, source, target, changes, wanted of the target, of the source).
+STORIES = {
+    "a_comment_in_a_filter_and_a_rule_that_only_fits_what_passes": (
+        [], [{"table": "public.t", "column": "r", "as": "100 / q"}, {"table": "public.t", "where": "q <> 0 -- not those"}],
+        "create table t (id int primary key, q int); alter table t replica identity full; insert into t select i, i - 1 from generate_series(1, 5) i",
+        "create table t (id int primary key, q int, r int)", "insert into t values (10, 0), (11, 5); update t set q = 0 where id = 3; update t set q = 7 where id = 1",
+        "select * from t", "select id, q, 100 / q from t where q <> 0"),
+    "a_merged_table_refers_to_one_that_is_truncated": (
+        [{"from": "public.a", "to": "public.items", "origin": {"column": "o", "value": "a"}},
+         {"from": "public.b", "to": "public.items", "origin": {"column": "o", "value": "b"}}], [],
+        "create table p (id int primary key); create table a (id int primary key, p int references p);"
+        "create table b (id int primary key, p int references p); insert into p values (1); insert into a values (1, 1); insert into b values (1, 1)",
+        "create table p (id int primary key); create table items (o text, id int, p int references p, primary key (o, id))",
+        "truncate p cascade; insert into p values (2); insert into b values (5, 2)",
+        "select * from items", "select 'a', id, p from a union all select 'b', id, p from b"),
+    "a_collation_of_the_column_counts_in_rules": (
+        [], [{"table": "public.t", "column": "up", "as": "upper(name)"}, {"table": "public.t", "where": "name < 'b'"}],
+        'create table t (id int primary key, name text collate "en-x-icu"); alter table t replica identity full; insert into t values (1, \'Z\'), (2, \'a\'), (3, \'A\')',
+        "create table t (id int primary key, name text, up text)", "insert into t values (4, 'Z'), (5, 'B'), (6, 'a'); update t set name = 'b' where id = 3",
+        "select * from t", "select id, name, upper(name) from t where name < 'b'"),
+    "an_enum_compares_as_an_enum": (
+        [], [{"table": "public.t", "where": "size >= 'medium'"}],
+        "create type size as enum ('small', 'medium', 'large'); create table t (id int primary key, size size); alter table t replica identity full;"
+        "insert into t values (1, 'small'), (2, 'medium'), (3, 'large')",
+        "create type size as enum ('small', 'medium', 'large'); create table t (id int primary key, size text)",
+        "insert into t values (4, 'small'), (5, 'large'); update t set size = 'medium' where id = 1",
+        "select * from t", "select * from t where size >= 'medium'"),
+    "computed_keys_are_found_as_they_are_stored": (
+        [], [{"table": "public.t", "column": "k", "as": "k::text"}, {"table": "public.u", "column": "at", "as": "at + interval '1 microsecond'"}],
+        "create table t (k numeric primary key, v int); insert into t values (1.0, 1), (2, 2);"
+        "create table u (at timestamp primary key, v int); insert into u values ('2024-01-01 10:00:00.1234', 1)",
+        "create table t (k text primary key, v int); create table u (at timestamp(3) primary key, v int)",
+        "update t set k = 1.00 where k = 1; update t set v = 5 where k = 1; delete from t where k = 2; update u set v = 2",
+        "select k, v from t", "select k::text, v from t"),
+}
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_story_of_a_mapping(migration, name):
+    mapping, rules, source, target, changes, on_target, on_source = STORIES[name]
+    m = migration(schema="exists", create_shadow=True, schema_mapping=mapping, transformation_rules=rules)
+    m.source.execute(source)
+    for db in m.targets():
+        db.execute(target)
+    m.start()
+    wait_live(m)
+    assert_mapped(m, {on_target: on_source})
+    m.source.execute(changes)
+    wait_caught_up(m)
+    assert_mapped(m, {on_target: on_source})
+    m.stop()
+
+
+def test_the_mapping_follows_its_table(migration):
+    """Altered and renamed tables: never by another mapping than before, never without it."""
+    m = migration(schema="exists", create_shadow=True, schema_mapping=[{"from": "public.t", "columns": {"secret": None, "gone": None}}],
+                  transformation_rules=[{"table": "public.t", "where": "tenant <> 0"}])
+    m.source.execute("create table t (id int primary key, tenant int, secret text, gone int); alter table t replica identity full;"
+                     "insert into t values (1, 1, 'canary', 1), (2, 0, 'canary', 1)")
+    for db in m.targets():
+        db.execute("create table t (id int primary key, tenant int, more int)")
+    m.run_until()
+    # A changed rule is not hidden by a changed table.
+    m.source.execute("alter table t add more int; insert into t values (3, 1, 'canary', 1, 5)")
+    m.write({**m.config, "transformation_rules": [{"table": "public.t", "where": "tenant <> 1"}]})
+    seen = m.run_cli("run", "--until", "caught-up")
+    assert seen.returncode == 3 and "are not those it was copied with" in seen.stderr, seen.stderr
+    m.write({**m.config, "transformation_rules": [{"table": "public.t", "where": "tenant <> 0"}]})
+    m.run_until()
+    # A column that the mapping names may go.
+    m.source.execute("alter table t drop gone; insert into t values (4, 1, 'canary', 6)")
+    m.run_until()
+    assert_mapped(m, {"select id, more from t": "select id, more from t where tenant <> 0"})
+    # A renamed table is not taken for one without a mapping.
+    m.source.execute("alter table t rename to u; alter table u add last int; insert into u values (5, 1, 'canary', 7, 8)")
+    seen = m.run_cli("run", "--until", "caught-up")
+    assert seen.returncode == 2 and "public.t" in seen.stderr, seen.stderr
+    m.write({**m.config, "schema_mapping": [{"from": "public.u", "to": "public.t", "columns": {"secret": None, "last": None}}]})
+    m.run_until()
+    assert_mapped(m, {"select id, more from t": "select id, more from u where tenant <> 0"})
+    assert not any(b"canary" in (record.value() or b"") for record in m.kafka.consume(m.topic("changes")))
+    m.stop()
+
+
+def test_sequences_of_merged_tables_never_go_back(migration):
+    m = migration(schema="exists", create_shadow=True, schema_mapping=[
+        {"from": f"public.{t}", "to": "public.items", "origin": {"column": "o", "value": t}} for t in "ab"])
+    m.source.execute("create table a (id serial primary key); create table b (id serial primary key);"
+                     "select setval('a_id_seq', 5020); select setval('b_id_seq', 3010)")
+    for db in m.targets():
+        db.execute("create table items (o text, id serial, primary key (o, id))")
+    m.run_until()
+    m.source.execute("select setval('a_id_seq', 50200); select setval('b_id_seq', 30100)")
+    m.run_until()
+    assert [db.value("select last_value from items_id_seq") for db in m.targets()] == [50200, 50200]

@@ -115,7 +115,7 @@ static void columns_are_renamed_dropped_or_only_read(void **state)
 	assert_false(rig.columns[0][CENTS].is_dropped);
 	assert_null(rig.columns[0][CENTS].target.p);
 	assert_true(span_eq_str(rig.rel[1].target_table, "others"));
-	mapped_check(&rig.m, &rig.a, &rig.facts, &rig.mistakes);
+	mapped_check(&rig.m, &rig.a, &rig.facts, false, &rig.mistakes);
 	assert_int_equal(rig.mistakes.count, 0);
 }
 
@@ -130,7 +130,7 @@ static void a_computed_column_takes_the_place_of_the_one_of_its_name(void **stat
 	assert_true(relation_fills(&rig.rel[0], span_str("new")));
 	assert_int_equal(rig.rel[1].computed_count, 0);
 	reads(&rig.rel[0].computed[0].as, ID, CENTS);
-	mapped_check(&rig.m, &rig.a, &rig.facts, &rig.mistakes);
+	mapped_check(&rig.m, &rig.a, &rig.facts, false, &rig.mistakes);
 	assert_mistake(0, "m.yaml:6: transformation_rules: column \"id\" is part of the key");
 }
 
@@ -138,14 +138,14 @@ static void a_rule_over_several_columns_needs_them_all(void **state)
 {
 	apply("transformation_rules: [{table: public.orders, column: new, as: note || cents}]\n");
 	reads(&rig.rel[0].computed[0].as, NOTE, -1);
-	mapped_check(&rig.m, &rig.a, &rig.facts, &rig.mistakes);
+	mapped_check(&rig.m, &rig.a, &rig.facts, false, &rig.mistakes);
 	assert_int_equal(rig.mistakes.count, 0);
 	reads(&rig.rel[0].computed[0].as, NOTE, CENTS);
-	mapped_check(&rig.m, &rig.a, &rig.facts, &rig.mistakes);
+	mapped_check(&rig.m, &rig.a, &rig.facts, false, &rig.mistakes);
 	assert_mistake(0, "REPLICA IDENTITY FULL");
 	rig.mistakes.count = 0;
 	rig.rel[0].identity = 'f';
-	mapped_check(&rig.m, &rig.a, &rig.facts, &rig.mistakes);
+	mapped_check(&rig.m, &rig.a, &rig.facts, false, &rig.mistakes);
 	assert_int_equal(rig.mistakes.count, 0);
 }
 
@@ -153,18 +153,18 @@ static void a_filter_needs_the_old_row_or_the_key_alone(void **state)
 {
 	apply("transformation_rules: [{table: public.orders, where: cents > 0}]\n");
 	reads(&rig.rel[0].filter, CENTS, -1);
-	mapped_check(&rig.m, &rig.a, &rig.facts, &rig.mistakes);
+	mapped_check(&rig.m, &rig.a, &rig.facts, false, &rig.mistakes);
 	assert_mistake(0, "not part of its replica identity");
 	reads(&rig.rel[0].filter, ID, -1);
-	mapped_check(&rig.m, &rig.a, &rig.facts, &rig.mistakes);
+	mapped_check(&rig.m, &rig.a, &rig.facts, false, &rig.mistakes);
 	assert_mistake(1, "out of line");
 	rig.facts_columns[NOTE].is_toastable = false;
-	mapped_check(&rig.m, &rig.a, &rig.facts, &rig.mistakes);
+	mapped_check(&rig.m, &rig.a, &rig.facts, false, &rig.mistakes);
 	assert_int_equal(rig.mistakes.count, 2);
 	rig.facts_columns[NOTE].is_toastable = true;
 	rig.rel[0].identity = 'f';
 	reads(&rig.rel[0].filter, CENTS, -1);
-	mapped_check(&rig.m, &rig.a, &rig.facts, &rig.mistakes);
+	mapped_check(&rig.m, &rig.a, &rig.facts, false, &rig.mistakes);
 	assert_int_equal(rig.mistakes.count, 2);
 }
 
