@@ -6,6 +6,7 @@
 
 #include "core/failpoint.h"
 #include "core/log.h"
+#include "shadow/database.h"
 #include "shadow/expressions.h"
 #include "shadow/generated.h"
 #include "shadow/late.h"
@@ -43,41 +44,27 @@ static bool transfer(const struct migration *m, enum role role, PGconn *target, 
 static bool ensure_database(const struct migration *m, struct fault *f)
 {
 	const char *name = m->shadow.dbname;
-	const char *values[] = { name };
+	char comment[200];
 	bool ok = false;
-	struct buf sql;
 	PGconn *conn = pg_connect(&m->target, PG_PLAIN, m->slot, f);
+	PGresult *r = conn ? pg_query_params(conn, f, "SELECT 1 FROM pg_database WHERE datname = $1", 1, &name) : NULL;
 
-	buf_init(&sql, 1 << 16);
-	PGresult *r = conn ? pg_query_params(conn, f, "SELECT 1 FROM pg_database WHERE datname = $1", 1, values) : NULL;
 	if (!r)
 		goto done;
 	if (PQntuples(r) > 0) {
 		ok = true;
 		goto done;
 	}
-	buf_str(&sql, "CREATE DATABASE ");
-	pg_quote_ident(&sql, span_str(name));
-	buf_str(&sql, " TEMPLATE template0");
-	ok = pg_do(conn, f, buf_cstr(&sql));
-	if (!ok && (strcmp(f->sqlstate, "42P04") == 0 || strcmp(f->sqlstate, "23505") == 0)) {
+	snprintf(comment, sizeof(comment), "shadow of migration %s, created by foreshadow", m->name);
+	ok = database_create(conn, name, comment, f);
+	if (ok)
+		log_info("shadow database %s created", name);
+	else if (strcmp(f->sqlstate, "42P04") == 0 || strcmp(f->sqlstate, "23505") == 0)
 		ok = true; /* another process was faster, and says so in its comment */
-		goto done;
-	}
-	if (!ok) {
-		fault_in(f, "creating the shadow database %s (grant CREATEDB, create it by hand, or set shadow.uri)",
-			 name);
-		goto done;
-	}
-	buf_reset(&sql);
-	buf_str(&sql, "COMMENT ON DATABASE ");
-	pg_quote_ident(&sql, span_str(name));
-	buf_printf(&sql, " IS 'shadow of migration %s, created by foreshadow'", m->name);
-	ok = pg_do(conn, f, buf_cstr(&sql));
-	log_info("shadow database %s created", name);
+	else
+		fault_in(f, "creating the shadow database %s (grant CREATEDB, create it by hand, or set shadow.uri)", name);
 done:
 	PQclear(r);
-	buf_release(&sql);
 	pg_close(&conn);
 	return ok;
 }

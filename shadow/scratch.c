@@ -5,6 +5,7 @@
 
 #include "core/buf.h"
 #include "core/log.h"
+#include "shadow/database.h"
 #include "shadow/dump.h"
 
 enum { SQL_BYTES = 1 << 16, COMMENT_BYTES = 256 };
@@ -130,34 +131,13 @@ bool scratch_check(PGconn *target, const char *name, struct fault *f)
 			name);
 }
 
-/* The statement that makes the database; the server knows the ways of its version to name a locale. */
-static const char create_sql[] =
-	"SELECT format('CREATE DATABASE %I TEMPLATE template0 ENCODING %L LC_COLLATE %L LC_CTYPE %L', $1::text,"
-	"  pg_encoding_to_char(d.encoding), d.datcollate, d.datctype) ||"
-	" CASE j->>'datlocprovider'"
-	"  WHEN 'i' THEN format(' LOCALE_PROVIDER icu ICU_LOCALE %L', coalesce(j->>'datlocale', j->>'daticulocale'))"
-	"   || coalesce(format(' ICU_RULES %L', j->>'daticurules'), '')"
-	"  WHEN 'b' THEN format(' LOCALE_PROVIDER builtin BUILTIN_LOCALE %L', j->>'datlocale')"
-	"  ELSE ' LOCALE_PROVIDER libc' END"
-	" FROM pg_database d CROSS JOIN LATERAL to_jsonb(d) j WHERE d.datname = current_database()";
-
 static bool create(const struct migration *m, enum role role, PGconn *target, struct fault *f)
 {
 	char name[SCRATCH_NAME], comment[COMMENT_BYTES];
-	const char *values[] = { name };
-	struct buf sql;
 
 	scratch_name(m, role, name);
 	comment_of(m, role, target, comment);
-	PGresult *r = pg_query_params(target, f, create_sql, 1, values);
-	bool ok = r && pg_do(target, f, PQgetvalue(r, 0, 0));
-	PQclear(r);
-	buf_init(&sql, SQL_BYTES);
-	buf_printf(&sql, "COMMENT ON DATABASE \"%s\" IS ", name);
-	pg_quote_literal(&sql, span_str(comment));
-	ok = ok && pg_do(target, f, buf_cstr(&sql));
-	buf_release(&sql);
-	return ok;
+	return database_create(target, name, comment, f);
 }
 
 PGconn *scratch_open(const struct migration *m, enum role role, PGconn *target, struct fault *f)
