@@ -120,16 +120,6 @@ static bool check_version(PGconn *conn, const char *name, struct fault *f)
 	return fault(f, FAULT_STOP, "%s: PostgreSQL %d; wanted 15 to 18", name, major);
 }
 
-static bool check_replica_role(PGconn *conn, const char *name, struct fault *f)
-{
-	if (pg_do(conn, f, "SET session_replication_role = replica"))
-		return pg_do(conn, f, "RESET session_replication_role");
-	return fault(f, FAULT_STOP,
-		     "%s: role %s may not set session_replication_role, which keeps triggers and foreign keys from "
-		     "firing twice; run on that server: GRANT SET ON PARAMETER session_replication_role TO \"%s\"",
-		     name, PQuser(conn), PQuser(conn));
-}
-
 static bool check_writable(PGconn *conn, const char *name, struct fault *f)
 {
 	PGresult *r = pg_query(conn, f,
@@ -179,12 +169,13 @@ static void check_target(struct report *r, struct source_seen *s, const struct m
 	bool is_ours = role == ROLE_SHADOW && m->shadow_is_default;
 	PGconn *conn = pg_connect(is_ours ? &m->target : server, PG_PLAIN, m->slot, &f);
 	if (!conn || !check_version(conn, server->name, &f) || !check_writable(conn, server->name, &f) ||
-	    !check_replica_role(conn, server->name, &f) || !check_scratch(conn, m, server->name, &f)) {
+	    !check_scratch(conn, m, server->name, &f)) {
 		check_say_fault(r, server->name, &f);
 	} else {
 		snprintf(text, sizeof(text), "PostgreSQL %d, database %s%s", PQserverVersion(conn) / 10000,
 			 is_ours ? server->dbname : PQdb(conn), is_ours ? ", made by the first run if missing" : "");
 		check_say(r, VERDICT_OK, server->name, text);
+		check_enforced(r, s, conn, m, role);
 		if (m->schema == SCHEMA_EXISTS)
 			check_tables_there(r, s, m, role);
 		if (!is_ours)

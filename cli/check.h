@@ -39,6 +39,11 @@ void check_generated(struct report *r, struct source_seen *s, PGconn *target, co
 void check_constraints(struct report *r, struct source_seen *s, const struct migration *m);
 /* A table as the mapping makes it, with its routing and why. late: names of what is built at the end, or NULL. */
 void check_table(struct report *r, const struct relation *rel, const char *late);
+/*
+ * A target whose role may not set session_replication_role: what that costs, and what it must not have then. conn: to
+ * the target, or to its server while the default shadow is not made.
+ */
+void check_enforced(struct report *r, struct source_seen *s, PGconn *conn, const struct migration *m, enum role role);
 /* The rules as this target understands them. */
 void check_rules(struct report *r, struct source_seen *s, PGconn *conn, const struct migration *m,
 		 const char *server);

@@ -3,9 +3,11 @@
  * check_mapping - what `check` says of tables as the mapping makes them, of their routing and why, and of the
  * rules as each target understands them.
  */
+#include <stdio.h>
+
 #include "cli/check.h"
 #include "core/buf.h"
-#include "ingest/constraints.h"
+#include "ingest/families.h"
 #include "shadow/expressions.h"
 #include "shadow/schema.h"
 
@@ -37,17 +39,28 @@ void check_constraints(struct report *r, struct source_seen *s, const struct mig
 	struct fault f = { 0 };
 	struct buf b;
 
-	if (!constraints_read(m, catalog->relations, catalog->relation_count, &s->arena, &constraints, &f)) {
+	if (!constraints_read(m, s->conn, catalog->relations, catalog->relation_count, &s->arena, &constraints, &f)) {
 		/* a target that cannot be reached is a line of its own */
 		check_say(r, VERDICT_WARN, "tables", f.text);
 		return;
 	}
 	for (size_t i = 0; i < catalog->relation_count; i++)
 		constraints_route(&constraints, catalog->relations[i], &s->arena);
+	families_route(&constraints, catalog->relations, catalog->relation_count, &s->arena);
+	for (size_t i = 0; i < catalog->relation_count; i++) {
+		const char *refusal = families_refuse(&constraints, catalog->relations[i], &s->arena);
+		struct fault why = { .kind = FAULT_STOP };
+
+		snprintf(why.text, sizeof(why.text), "%s", refusal ? refusal : "");
+		if (refusal)
+			check_say_fault(r, "table", &why);
+	}
 	buf_init(&b, 1 << 16);
 	for (size_t i = 0; i < constraints.key_count; i++) {
 		const struct constraints_key *k = &constraints.keys[i];
 
+		if (constraints.lacks_replica[k->role])
+			continue; /* check_enforced's */
 		buf_reset(&b);
 		buf_printf(&b,
 			   "%.*s.%.*s on the %s target has foreign key \"%.*s\": not enforced while changes are applied, "

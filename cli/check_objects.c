@@ -4,6 +4,7 @@
 #include "cli/check.h"
 #include "core/relation.h"
 #include "ingest/objects.h"
+#include "shadow/enforced.h"
 #include "shadow/generated.h"
 #include "shadow/sequences.h"
 
@@ -79,4 +80,48 @@ void check_generated(struct report *r, struct source_seen *s, PGconn *target, co
 		snprintf(refusal.text, sizeof(refusal.text), "%s", g.refusals[i]);
 		check_say_fault(r, name, &refusal);
 	}
+}
+
+static void check_refusals(struct report *r, struct source_seen *s, PGconn *conn, const struct migration *m, enum role role)
+{
+	struct schema_scope scope;
+	struct fault f = { 0 };
+	const char **texts = NULL;
+	size_t count = 0;
+
+	if (!make_scope(s, &scope))
+		return;
+	if (!enforced_refusals(conn, m, &scope, &s->arena, &texts, &count, &f))
+		check_say_fault(r, migration_target(m, role)->name, &f);
+	for (size_t i = 0; i < count; i++) {
+		struct fault refusal = { .kind = FAULT_STOP };
+		snprintf(refusal.text, sizeof(refusal.text), "%s", texts[i]);
+		check_say_fault(r, migration_target(m, role)->name, &refusal);
+	}
+}
+
+void check_enforced(struct report *r, struct source_seen *s, PGconn *conn, const struct migration *m, enum role role)
+{
+	const struct pg_server *server = migration_target(m, role);
+	struct fault f = { 0 };
+	PGconn *own = NULL;
+	bool may = false;
+	char text[600];
+
+	if (!pg_may_be_replica(conn, &may, &f)) {
+		check_say_fault(r, server->name, &f);
+		return;
+	}
+	if (may)
+		return;
+	snprintf(text, sizeof(text), "role %s may not set session_replication_role: tables that foreign keys connect go "
+		 "through one partition, unmerged, in the source's order, and triggers come at the end; as a superuser there, "
+		 "before the migration begins: %s", PQuser(conn), enforced_grant(conn, &s->arena));
+	check_say(r, VERDICT_WARN, server->name, text);
+	own = pg_connect(server, PG_PLAIN, m->slot, &f);
+	if (own)
+		check_refusals(r, s, own, m, role);
+	else if (strcmp(f.sqlstate, "3D000") != 0)
+		check_say_fault(r, server->name, &f);
+	pg_close(&own);
 }

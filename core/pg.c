@@ -469,6 +469,17 @@ bool pg_do(PGconn *conn, struct fault *f, const char *sql)
 	return ok;
 }
 
+bool pg_may_be_replica(PGconn *conn, bool *ret, struct fault *f)
+{
+	PGresult *r = pg_query(conn, f,
+			       "SELECT current_setting('session_replication_role') = 'replica' OR"
+			       " has_parameter_privilege('session_replication_role', 'SET')");
+
+	*ret = r && PQgetvalue(r, 0, 0)[0] == 't';
+	PQclear(r);
+	return r != NULL;
+}
+
 bool pg_dof(PGconn *conn, struct fault *f, const char *format, ...)
 {
 	char *sql = NULL;

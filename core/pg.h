@@ -48,6 +48,10 @@ bool pg_do(PGconn *conn, struct fault *f, const char *sql);
 bool pg_dof(PGconn *conn, struct fault *f, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* Does this session run as replica (session_replication_role), or may it set that? Then neither triggers nor
+ * foreign keys fire on what it applies. */
+bool pg_may_be_replica(PGconn *conn, bool *ret, struct fault *f);
+
 /* Says in f why result (may be NULL: then the connection) failed; returns false. */
 bool pg_fault(PGconn *conn, const PGresult *result, struct fault *f);
 /* The kind a SQLSTATE stands for: connection, resources, shutdown, deadlock, read-only... →

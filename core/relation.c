@@ -11,6 +11,7 @@ enum { RELATION_MAX_COLUMNS = 1664 }; /* PostgreSQL's limit of a tuple */
 static const char *const routing_names[ROUTINGS] = {
 	[ROUTE_KEY] = "key",
 	[ROUTE_TABLE] = "table",
+	[ROUTE_GROUP] = "group",
 	[ROUTE_TRANSACTION] = "transaction",
 };
 
@@ -104,7 +105,12 @@ static json_t *relation_json(const struct relation *rel)
 bool relation_write(const struct relation *rel, struct buf *out)
 {
 	json_t *json = relation_json(rel);
-	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	char *text;
+
+	/* A record without a family is as it was before there were any. */
+	if (json && rel->routing == ROUTE_GROUP)
+		json_object_set_new(json, "family", span_json(rel->family));
+	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 
 	json_decref(json);
 	if (!text)
@@ -403,6 +409,8 @@ static void read_relation(struct reader *r, struct relation *rel)
 	rel->merge = read_bool(r, "merge");
 	rel->routing = (enum routing)read_choice(r, "routing", routing_names, ROUTINGS);
 	rel->routing_reason = read_optional(r, "routing_reason");
+	if (rel->routing == ROUTE_GROUP)
+		rel->family = read_name(r, "family");
 	rel->fingerprint = read_fingerprint(r);
 	read_columns(r, rel);
 	if (!r->failed && !arena_failed(r->a)) {
@@ -643,18 +651,33 @@ static size_t table_part(struct span key)
 	return key.n;
 }
 
+static int partition_of(struct span text, int partition_count)
+{
+	uint64_t h = 0xcbf29ce484222325; /* FNV-1a, 64 bits */
+
+	for (size_t i = 0; i < text.n; i++)
+		h = (h ^ (uint8_t)text.p[i]) * 0x100000001b3;
+	return (int)((uint32_t)(h >> 32 ^ h) % (uint32_t)partition_count);
+}
+
 int relation_copy_partition(const struct relation *rel, struct span key, int partition_count)
 {
 	size_t n = rel->routing == ROUTE_TABLE || rel->keyless ? table_part(key) : key.n;
-	uint64_t h = 0xcbf29ce484222325; /* FNV-1a, 64 bits */
 
-	for (size_t i = 0; i < n; i++)
-		h = (h ^ (uint8_t)key.p[i]) * 0x100000001b3;
-	return (int)((uint32_t)(h >> 32 ^ h) % (uint32_t)partition_count);
+	return partition_of(span(key.p, n), partition_count);
 }
 
 int relation_partition(const struct relation *rel, struct span key, int partition_count)
 {
-	return rel->routing == ROUTE_TRANSACTION ? RELATION_TRANSACTION_PARTITION
-						 : relation_copy_partition(rel, key, partition_count);
+	switch (rel->routing) {
+	case ROUTE_TRANSACTION:
+		return RELATION_TRANSACTION_PARTITION;
+	case ROUTE_GROUP:
+		return partition_of(rel->family, partition_count);
+	case ROUTE_KEY:
+	case ROUTE_TABLE:
+	case ROUTINGS:
+		break;
+	}
+	return relation_copy_partition(rel, key, partition_count);
 }

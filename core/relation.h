@@ -13,8 +13,11 @@
 #include "core/lsn.h"
 #include "core/value.h"
 
-/* Which changes share a partition: those of a key, of a table, or all (order: transaction). */
-enum routing { ROUTE_KEY, ROUTE_TABLE, ROUTE_TRANSACTION, ROUTINGS };
+/*
+ * Which changes share a partition: those of a key, of a table, of a family of tables that foreign keys connect
+ * (where a target enforces them while changes are applied), or all (order: transaction).
+ */
+enum routing { ROUTE_KEY, ROUTE_TABLE, ROUTE_GROUP, ROUTE_TRANSACTION, ROUTINGS };
 const char *routing_name(enum routing routing);
 
 struct column {
@@ -58,6 +61,7 @@ struct relation {
 	bool merge;              /* may the plan compute net effects? (false: keyless, key not canonical) */
 	enum routing routing;
 	struct span routing_reason;
+	struct span family;      /* ROUTE_GROUP: the same text for all of a family; else absent */
 	uint64_t fingerprint;    /* of the envelope's schema; see codec.h */
 	struct column *columns;
 	size_t column_count, key_count;
@@ -96,13 +100,13 @@ bool relation_key(const struct relation *rel, const struct value *values, struct
 		  struct fault *f);
 /*
  * Partition of a change with this message key: hash of the whole key (ROUTE_KEY) or of its table part
- * (ROUTE_TABLE, keyless), RELATION_TRANSACTION_PARTITION for ROUTE_TRANSACTION. Stable for ever: FNV-1a
- * 64, then xor-folded, modulo.
+ * (ROUTE_TABLE, keyless), of the family (ROUTE_GROUP), RELATION_TRANSACTION_PARTITION for
+ * ROUTE_TRANSACTION. Stable for ever: FNV-1a 64, then xor-folded, modulo.
  */
 enum { RELATION_TRANSACTION_PARTITION = 0 };
 int relation_partition(const struct relation *rel, struct span key, int partition_count);
-/* Of a copied row: the same, but that copied rows have no order with ROUTE_TRANSACTION either: they
- * spread by key. */
+/* Of a copied row: the same, but that copied rows have no order with ROUTE_GROUP and ROUTE_TRANSACTION either:
+ * they spread by key. */
 int relation_copy_partition(const struct relation *rel, struct span key, int partition_count);
 
 #endif

@@ -24,11 +24,27 @@ static const char indexes_sql[] =
 static const char not_ours[] = "AND NOT EXISTS (SELECT FROM foreshadow.late l WHERE l.table_schema = n.nspname"
 			       " AND l.name = x.relname)";
 
+/* What fires is its triggers: ENABLE REPLICA, DISABLE and NOT ENFORCED keep them from that. */
+#define KEY_COLUMNS(fires)                                                                                            \
+	"k.conname, pn.nspname, p.relname,"                                                                           \
+	"  EXISTS (SELECT FROM pg_trigger g WHERE g.tgconstraint = k.oid" fires "),"                                  \
+	"  k.confupdtype IN ('c', 'n', 'd') OR k.confdeltype IN ('n', 'd') "
+#define KEY_PARENT                                                                                                    \
+	" JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace "
+
 static const char keys_sql[] =
-	"SELECT n.nspname, t.relname, k.conname FROM"
+	"SELECT DISTINCT n.nspname, t.relname, " KEY_COLUMNS(" AND g.tgenabled IN ('O', 'A')") "FROM"
 	" (SELECT DISTINCT * FROM unnest($1::text[], $2::text[])) w (schema, name)"
 	" JOIN pg_namespace n ON n.nspname = w.schema JOIN pg_class t ON t.relnamespace = n.oid AND t.relname = w.name"
-	" JOIN pg_constraint k ON k.conrelid = t.oid WHERE k.contype = 'f' AND k.conparentid = 0 ORDER BY 1, 2, 3";
+	" CROSS JOIN LATERAL (SELECT t.oid UNION SELECT relid FROM pg_partition_tree(t.oid)) o (oid)"
+	" JOIN pg_constraint k ON k.conrelid = o.oid" KEY_PARENT
+	"WHERE k.contype = 'f' AND k.conparentid = 0 ORDER BY 1, 2, 3";
+
+/* Those of partitioned tables and of their leaves. */
+static const char source_keys_sql[] =
+	"SELECT n.nspname, t.relname, " KEY_COLUMNS("") "FROM pg_constraint k"
+	" JOIN pg_class t ON t.oid = k.conrelid JOIN pg_namespace n ON n.oid = t.relnamespace" KEY_PARENT
+	"WHERE k.contype = 'f' ORDER BY 1, 2, 3";
 
 struct reading {
 	const struct migration *m;
@@ -78,15 +94,15 @@ static void take_indexes(const struct reading *x, enum role role, const PGresult
 	}
 }
 
-static void take_keys(const struct reading *x, enum role role, const PGresult *r)
+static void take_keys(const struct reading *x, enum role role, const PGresult *r, struct constraints_key **keys,
+		      size_t *count)
 {
-	struct constraints *c = x->ret;
-
-	c->keys = grown(x, c->keys, c->key_count, (size_t)PQntuples(r), sizeof(*c->keys));
-	for (int i = 0; c->keys && i < PQntuples(r); i++)
-		c->keys[c->key_count++] = (struct constraints_key) {
+	*keys = grown(x, *keys, *count, (size_t)PQntuples(r), sizeof(**keys));
+	for (int i = 0; *keys && i < PQntuples(r); i++)
+		(*keys)[(*count)++] = (struct constraints_key) {
 			.role = role, .schema = field(x, r, i, 0), .table = field(x, r, i, 1),
-			.name = field(x, r, i, 2),
+			.name = field(x, r, i, 2), .to_schema = field(x, r, i, 3), .to_table = field(x, r, i, 4),
+			.is_enforced = is_true(r, i, 5), .rewrites = is_true(r, i, 6),
 		};
 }
 
@@ -119,20 +135,32 @@ static PGresult *ask_indexes(const struct reading *x, PGconn *conn, struct fault
 	return pg_query_params(conn, f, sql, 2, x->names);
 }
 
+static bool ask_right(const struct reading *x, enum role role, PGconn *conn, struct fault *f)
+{
+	bool may;
+
+	if (!pg_may_be_replica(conn, &may, f))
+		return false;
+	x->ret->lacks_replica[role] = !may;
+	return true;
+}
+
 static bool read_target(const struct reading *x, enum role role, struct fault *f)
 {
 	bool has;
 
-	if (!is_made(x->m, role, &has, f) || !has)
-		return f->kind == FAULT_NONE;
-	PGconn *conn = pg_connect(migration_target(x->m, role), PG_PLAIN, x->m->slot, f);
-	PGresult *indexes = conn ? ask_indexes(x, conn, f) : NULL;
+	if (!is_made(x->m, role, &has, f))
+		return false;
+	/* The right is the server's. */
+	PGconn *conn = pg_connect(has ? migration_target(x->m, role) : &x->m->target, PG_PLAIN, x->m->slot, f);
+	bool ok = conn && ask_right(x, role, conn, f);
+	PGresult *indexes = ok && has ? ask_indexes(x, conn, f) : NULL;
 	PGresult *keys = indexes ? pg_query_params(conn, f, keys_sql, 2, x->names) : NULL;
-	bool ok = keys != NULL;
 
-	if (ok) {
+	ok = ok && (!has || keys);
+	if (keys) {
 		take_indexes(x, role, indexes);
-		take_keys(x, role, keys);
+		take_keys(x, role, keys, &x->ret->keys, &x->ret->key_count);
 	}
 	PQclear(indexes);
 	PQclear(keys);
@@ -140,8 +168,23 @@ static bool read_target(const struct reading *x, enum role role, struct fault *f
 	return ok || fault_in(f, "asking the %s for its constraints", migration_target(x->m, role)->name);
 }
 
-bool constraints_read(const struct migration *m, struct relation *const *relations, size_t count, struct arena *a,
-		      struct constraints *ret, struct fault *f)
+/* With schema: create the targets get the source's, after the copy. */
+static bool read_source(const struct reading *x, PGconn *source, struct fault *f)
+{
+	struct constraints *c = x->ret;
+	PGresult *r;
+
+	if (x->m->schema != SCHEMA_CREATE || (!c->lacks_replica[ROLE_SHADOW] && !c->lacks_replica[ROLE_PRIMARY]))
+		return true;
+	r = pg_query(source, f, source_keys_sql);
+	if (r)
+		take_keys(x, ROLE_PRIMARY, r, &c->source_keys, &c->source_key_count);
+	PQclear(r);
+	return r || fault_in(f, "asking the source for its foreign keys");
+}
+
+bool constraints_read(const struct migration *m, PGconn *source, struct relation *const *relations, size_t count,
+		      struct arena *a, struct constraints *ret, struct fault *f)
 {
 	struct reading x = { .m = m, .a = a, .ret = ret };
 	struct fault why = { 0 };
@@ -160,7 +203,8 @@ bool constraints_read(const struct migration *m, struct relation *const *relatio
 	pg_array_end(&tables);
 	x.names[0] = buf_cstr(&schemas);
 	x.names[1] = buf_cstr(&tables);
-	bool ok = read_target(&x, ROLE_SHADOW, &why) && read_target(&x, ROLE_PRIMARY, &why);
+	bool ok = read_target(&x, ROLE_SHADOW, &why) && read_target(&x, ROLE_PRIMARY, &why) &&
+		  read_source(&x, source, &why);
 	if (ok && arena_failed(a))
 		ok = fault(&why, FAULT_INTERNAL, "no memory for the targets' constraints");
 	if (!ok && f)
@@ -220,6 +264,12 @@ static bool is_leaf(const struct relation *rel)
 
 void constraints_follow(struct relation *rel, const struct relation *previous)
 {
+	if (previous->routing == ROUTE_GROUP) {
+		rel->routing = ROUTE_GROUP;
+		rel->routing_reason = previous->routing_reason;
+		rel->family = previous->family;
+		return;
+	}
 	/* Otherwise the key decides, not what is beside it. */
 	if (rel->keyless || previous->keyless || !rel->merge || !previous->merge ||
 	    (rel->routing == ROUTE_TABLE && !is_leaf(rel)))

@@ -7,7 +7,8 @@
  * later is met by the lanes, which warn (shadow/lane_state.c). Indexes that foreshadow built itself at an
  * earlier end do not count. A shadow that is not made yet has none.
  *
- * Foreign keys are not enforced while changes are applied (session_replication_role = replica) and route nothing.
+ * Foreign keys are not enforced while changes are applied (session_replication_role = replica) and route nothing,
+ * unless the role of a target may not set that: then see families.h.
  */
 #ifndef INGEST_CONSTRAINTS_H
 #define INGEST_CONSTRAINTS_H
@@ -24,9 +25,12 @@ struct constraint {              /* a unique or exclusion index of a table, or o
 	size_t column_count;
 };
 
-struct constraints_key {         /* a foreign key of a target table */
+struct constraints_key {         /* a foreign key of a target table, or of a source's table or leaf */
 	enum role role;
 	struct span schema, table, name;
+	struct span to_schema, to_table;
+	bool is_enforced;        /* on sessions that do not run as replica */
+	bool rewrites;           /* it may change rows, by ON UPDATE or ON DELETE; to delete some is no change */
 };
 
 struct constraints {
@@ -34,11 +38,15 @@ struct constraints {
 	size_t index_count;
 	struct constraints_key *keys;
 	size_t key_count;
+	/* Where a target's role may not keep foreign keys from firing; by enum role. */
+	bool lacks_replica[2];
+	struct constraints_key *source_keys; /* that the targets will have; only read if one lacks that right */
+	size_t source_key_count;
 };
 
-/* Of the relations' target tables. Everything lives in a. */
-bool constraints_read(const struct migration *m, struct relation *const *relations, size_t count, struct arena *a,
-		      struct constraints *ret, struct fault *f);
+/* Of the relations' target tables; source: a plain connection to it. Everything lives in a. */
+bool constraints_read(const struct migration *m, PGconn *source, struct relation *const *relations, size_t count,
+		      struct arena *a, struct constraints *ret, struct fault *f);
 /* The first index that rows of different keys may meet in, or NULL. Pure. */
 const struct constraint *constraints_further(const struct constraints *c, const struct relation *rel);
 /* Routes rel by it; the reason lives in a. */

@@ -11,7 +11,7 @@
 #include "core/failpoint.h"
 #include "core/log.h"
 #include "core/registry.h"
-#include "ingest/constraints.h"
+#include "ingest/families.h"
 #include "ingest/resume.h"
 
 enum {
@@ -597,18 +597,31 @@ static const struct relation *find_sibling(const struct life *l, const struct re
 	return s.found;
 }
 
-/* What further constraints the targets have is asked once, for a table's first version. */
-static bool route_table(struct life *l, struct relation *rel, struct constraints *c, bool *has_asked, struct fault *f)
+/*
+ * What the targets want is asked once, for a table's first version: which further constraints they have, and
+ * which tables belong together there. is_known: the relation has a version already.
+ */
+static bool route_tables(struct life *l, const bool *is_known, struct fault *f)
 {
-	const struct relation *sibling = find_sibling(l, rel);
+	struct relation *const *relations = l->catalog.relations;
+	size_t count = l->catalog.relation_count;
+	struct constraints c;
 
-	if (!*has_asked && !constraints_read(l->m, l->catalog.relations, l->catalog.relation_count, &l->arena, c, f))
+	if (!constraints_read(l->m, l->plain, relations, count, &l->arena, &c, f))
 		return false;
-	*has_asked = true;
-	constraints_route(c, rel, &l->arena);
-	if (sibling)
-		constraints_follow(rel, sibling);
-	return true;
+	for (size_t i = 0; i < count; i++) {
+		const struct relation *sibling = is_known[i] ? NULL : find_sibling(l, relations[i]);
+		const char *refusal = is_known[i] ? NULL : families_refuse(&c, relations[i], &l->arena);
+
+		if (refusal)
+			return fault(f, FAULT_STOP, "%s", refusal);
+		if (!is_known[i])
+			constraints_route(&c, relations[i], &l->arena);
+		if (sibling)
+			constraints_follow(relations[i], sibling);
+	}
+	families_route(&c, relations, count, &l->arena);
+	return !arena_failed(&l->arena) || fault(f, FAULT_INTERNAL, "no memory for the targets' constraints");
 }
 
 /* Where changes are cannot be decided anew under way: half of a transaction would be elsewhere. */
@@ -634,22 +647,32 @@ static bool open_history(struct life *l, struct fault *f)
 					   .announce = l->registry ? announce : NULL,
 					   .arg = l };
 	const struct position last = { { UINT64_MAX }, UINT64_MAX };
-	struct constraints constraints = { 0 };
-	bool has_asked = false;
+	size_t known = 0, count = l->catalog.relation_count;
+	bool *is_known = arena_alloc(&l->arena, count + 1);
 
+	if (!is_known)
+		return fault(f, FAULT_INTERNAL, "no memory for the tables in scope");
 	l->history = history_new(&conf, f);
 	if (!l->history)
 		return false;
-	for (size_t i = 0; i < l->catalog.relation_count; i++) {
-		struct relation *rel = l->catalog.relations[i];
-		const struct version *v = history_at(l->history, rel->oid, last);
+	for (size_t i = 0; i < count; i++) {
+		const struct version *v = history_at(l->history, l->catalog.relations[i]->oid, last);
 
 		if (v && !check_order(l, v->rel, f))
 			return false;
-		if (v)
+		if (v && v->rel->routing == ROUTE_GROUP)
+			constraints_follow(l->catalog.relations[i], v->rel);
+		known += is_known[i] = v != NULL;
+	}
+	if (known < count && !route_tables(l, is_known, f))
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		struct relation *rel = l->catalog.relations[i];
+		const struct version *v;
+
+		if (is_known[i])
 			continue;
-		if (!route_table(l, rel, &constraints, &has_asked, f) ||
-		    !history_add(l->history, rel, position_at(l->confirmed), &v, f))
+		if (!history_add(l->history, rel, position_at(l->confirmed), &v, f))
 			return false;
 		log_info("table in scope table=%.*s.%.*s oid=%u target=%.*s columns=%zu routing=%s%s%.*s",
 			 SPAN_ARG(rel->schema), SPAN_ARG(rel->table), rel->oid, SPAN_ARG(v->name),

@@ -394,7 +394,8 @@ static bool take_relation(struct stream *s, const struct pgoutput_relation *m, u
 	changed.version = v->rel->version;
 	s->conf.reshaped(s->conf.arg, m->oid, h.position);
 	count(s, t->count, 1);
-	e.in_place = v->rel->routing == ROUTE_TRANSACTION;
+	/* Other partitions have nothing of it. */
+	e.in_place = v->rel->routing == ROUTE_TRANSACTION || v->rel->routing == ROUTE_GROUP;
 	return publish_exclusive(s->conf.publish, e.in_place ? t->whole_partition : -1, &h, &e, f);
 }
 

@@ -36,6 +36,7 @@ void batch_release(struct batch *b)
 {
 	if (b->records)
 		batch_reset(b);
+	plan_release(&b->plan);
 	arena_release(&b->arena);
 	free(b->records);
 	b->records = NULL;
@@ -76,6 +77,7 @@ void batch_committed(struct lane *l)
 			consume_hint(p->consume, p->topic, p->partition, p->have.next_offset);
 		}
 	}
+	l->has_reread = false;
 	if (l->caution[l->batch.topic] != CAUTION_NONE && --l->caution_left[l->batch.topic] == 0)
 		l->caution[l->batch.topic] = CAUTION_NONE;
 	lane_recovered(l);
@@ -165,6 +167,17 @@ bool fault_is_of_a_row(const struct fault *f)
 	return f->kind != FAULT_ENVIRONMENT && f->kind != FAULT_FENCED;
 }
 
+static bool batch_reread(struct lane *l, const struct fault *why)
+{
+	if (!lane_reread(l))
+		return false;
+	log_debug("a batch of %zu changes failed (%s): reading its tables anew", l->batch.count, why->text);
+	for (size_t k = 0; k < l->part_count; k++)
+		if (l->parts[k]->is_in_batch)
+			part_rewind(l->parts[k], 0);
+	return true;
+}
+
 /* The merged batch was refused because of a row: change by change, in source order. */
 static void batch_replay(struct lane *l, const struct apply_statement *first, const struct fault *why)
 {
@@ -229,6 +242,7 @@ void batch_commit_changes(struct lane *l)
 	struct apply_statement first;
 	struct fault f = { 0 };
 
+	plan_begin(&b->plan);
 	for (size_t i = 0; i < b->count; i++)
 		if (!batch_plan(l, i, &f)) {
 			batch_poison(l, i, &f);
@@ -245,6 +259,8 @@ void batch_commit_changes(struct lane *l)
 		lane_failed(l, &f);
 	else if (b->count == 0)
 		batch_refused(l, &f);
+	else if (batch_reread(l, &f))
+		return;
 	else if (batch_may_replace(l, &f))
 		batch_replace(l, &first, &f);
 	else

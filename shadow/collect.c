@@ -7,8 +7,8 @@
  * partition in the middle: records of it may be in the batch already, and they go with `next`.
  *
  * Source transactions may be cut: lanes run under session_replication_role = replica, where no
- * deferred check ever fires, so nothing on the target can tell. Where a reader must not be able to tell
- * either (order: transaction), whole.c looks after their ends.
+ * deferred check ever fires, so nothing on the target can tell. Where something can, a reader (order:
+ * transaction) or constraints that are enforced, whole.c looks after their ends.
  */
 #include <inttypes.h>
 #include <poll.h>
@@ -94,6 +94,12 @@ void batch_add(struct lane *l, struct part *p, rd_kafka_message_t *msg, const st
 	b->cells += table ? 2 * table->target->column_count : 0;
 }
 
+/* What the target checks when it commits holds where a source transaction ends. */
+static bool wants_whole(const struct lane *l, const struct target_table *t)
+{
+	return !l->is_replica && (t->family.p || t->has_deferred);
+}
+
 static enum step step_change(struct lane *l, struct part *p, rd_kafka_message_t *msg,
 			     const struct event *ev)
 {
@@ -123,6 +129,10 @@ static enum step step_change(struct lane *l, struct part *p, rd_kafka_message_t 
 	step = step_table(l, p, msg, ev, &table);
 	if (step != STEP_TAKEN)
 		return step;
+	if (!p->is_whole && wants_whole(l, table->target)) {
+		p->becomes_whole = true;
+		return STEP_CUT;
+	}
 	p->next.changes++;
 	batch_add(l, p, msg, ev, table);
 	return STEP_TAKEN;
@@ -151,10 +161,12 @@ static enum step step_in_place(struct lane *l, struct part *p, rd_kafka_message_
 }
 
 static enum step step_exclusive(struct lane *l, struct part *p, rd_kafka_message_t *msg,
-				const struct event *ev)
+				const struct event *ev, const struct sequence *before)
 {
 	if (p->is_whole && ev->exclusive.in_place)
 		return step_in_place(l, p, msg, ev);
+	if (p->is_whole && !whole_cut(l, p, before))
+		return STEP_CUT;
 	p->next.waiting = p->ended.waiting = ev->head.position;
 	return step_wait(p, PART_WAITS_EXCLUSIVE, 0, NULL);
 }
@@ -219,7 +231,7 @@ static enum step step_sequenced(struct lane *l, struct part *p, rd_kafka_message
 		else if (ev->head.kind == EVENT_CHANGE)
 			step = step_change(l, p, msg, ev);
 		else
-			step = step_exclusive(l, p, msg, ev);
+			step = step_exclusive(l, p, msg, ev, &before);
 		break;
 	case SEQUENCE_BARRIER:
 		if (p->is_whole)
@@ -497,9 +509,23 @@ static bool part_is_in_turn(const struct part *p, enum consume_topic topic, int6
 	return p->topic == topic && !p->is_cut && part_may_move(p, now) && (!only || only == p);
 }
 
+/* Whose records the batch has; of several, one of them. */
+static struct part *batch_owner(const struct lane *l)
+{
+	return l->batch.count > 0 ? l->batch.records[0].part : NULL;
+}
+
+/* Records of whole transactions are alone in their batch. */
+static bool part_may_join(const struct lane *l, const struct part *p)
+{
+	const struct part *owner = batch_owner(l);
+
+	return !owner || owner == p || (!owner->is_whole && !p->is_whole);
+}
+
 bool batch_collect(struct lane *l, enum consume_topic topic)
 {
-	struct part *only = NULL, *whole = NULL;
+	struct part *only = NULL, *whole = NULL, *owner;
 	size_t total = 0, round;
 	bool has_moved = false;
 
@@ -509,8 +535,10 @@ bool batch_collect(struct lane *l, enum consume_topic topic)
 	batch_reset(&l->batch);
 	l->batch.topic = topic;
 	l->large = NULL;
-	for (size_t i = 0; i < l->part_count; i++)
+	for (size_t i = 0; i < l->part_count; i++) {
 		l->parts[i]->is_cut = l->parts[i]->is_event_due = false;
+		whole_begin(l->parts[i]);
+	}
 	do {
 		int64_t now = clock_us();
 
@@ -519,10 +547,10 @@ bool batch_collect(struct lane *l, enum consume_topic topic)
 			struct part *p = l->parts[(l->first_part[topic] + i) % l->part_count];
 			size_t n;
 
-			if (!part_is_in_turn(p, topic, now, only))
+			if (!part_is_in_turn(p, topic, now, only) || !part_may_join(l, p))
 				continue;
 			n = batch_collect_part(l, p);
-			if (n > 0 && l->caution[topic] != CAUTION_NONE)
+			if ((n > 0 && l->caution[topic] != CAUTION_NONE) || p->is_event_due)
 				only = p;
 			round += n;
 		}
@@ -539,11 +567,14 @@ bool batch_collect(struct lane *l, enum consume_topic topic)
 		p->is_in_batch = p->topic == topic && p->state != PART_UNTAKEN &&
 				 p->state != PART_SEEKING && part_has_moved(p);
 		has_moved |= p->is_in_batch;
-		if (p->is_whole && p->topic == topic)
+		if (p->is_event_due && p->topic == topic)
 			whole = p;
 		if (p->topic == topic && p->needs_seek && !p->is_in_batch)
 			part_rewind(p, p->seek_delay_us);
 	}
+	owner = batch_owner(l);
+	if (owner)
+		whole = owner->is_whole ? owner : NULL;
 	if (whole && l->conn && !has_moved &&
 	    (whole->is_event_due || (whole->state == PART_OPEN && batch_is_full(l))))
 		l->large = whole;

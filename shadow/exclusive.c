@@ -86,7 +86,7 @@ static bool exclusive_empty(struct exclusive_run *r, const bool *wanted, struct 
 			tables[count++] = (struct truncate_table) {
 				r->rels[i], exclusive_has_every_leaf(r, wanted, i)
 			};
-	return count == 0 || truncate_run(r->lane->conn, tables, count, true, f);
+	return count == 0 || truncate_run(r->lane->conn, tables, count, r->lane->is_replica, f);
 }
 
 /* Which tables a TRUNCATE empties: those that the copy has covered are left alone; one that waits makes
@@ -269,7 +269,7 @@ static enum exclusive_outcome exclusive_rekey(struct exclusive_run *r, const str
 	if (outcome == EXCLUSIVE_DONE && (!exclusive_statement(r, next, &first, f) ||
 					!apply_sequential(r->lane->apply, &plan, &first, 1, &change, f)))
 		outcome = EXCLUSIVE_FAILED;
-	plan_reset(&plan);
+	plan_release(&plan);
 	return outcome;
 }
 
@@ -380,6 +380,8 @@ static void exclusive_look(struct exclusive_run *r)
 	/* Our row follows with the next batch. */
 	r->part->next = r->part->have;
 	exclusive_moved(r, &r->part->next);
+	if (r->part->is_whole)
+		r->part->ended = r->part->next;
 	exclusive_pass(l, r->part);
 	l->has_old_copies = true;
 	if (!lane_load_copies(l, &f))

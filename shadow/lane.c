@@ -93,23 +93,14 @@ bool lane_is_well(struct lane *l, struct fault *f)
 	return !has_ended;
 }
 
-static bool lane_set_replica(PGconn *conn, struct fault *f)
+/* Where the role may. */
+static bool lane_set_replica(PGconn *conn, bool *ret, struct fault *f)
 {
-	struct buf grant;
+	static const char sql[] =
+		"SELECT set_config('session_replication_role', 'replica', false) WHERE"
+		" current_setting('session_replication_role') <> 'replica'";
 
-	if (pg_do(conn, f, "SET session_replication_role = replica"))
-		return true;
-	if (f->kind == FAULT_ENVIRONMENT)
-		return false;
-	buf_init(&grant, 1024);
-	buf_str(&grant, "GRANT SET ON PARAMETER session_replication_role TO ");
-	pg_quote_ident(&grant, span_str(PQuser(conn)));
-	fault(f, FAULT_STOP,
-	      "the target's role may not set session_replication_role, so its triggers and foreign "
-	      "keys would fire a second time; run there as a superuser: %s",
-	      buf_cstr(&grant));
-	buf_release(&grant);
-	return false;
+	return pg_may_be_replica(conn, ret, f) && (!*ret || pg_do(conn, f, sql));
 }
 
 static bool lane_connect(struct lane *l, struct fault *f)
@@ -119,7 +110,7 @@ static bool lane_connect(struct lane *l, struct fault *f)
 
 	if (!conn)
 		return false;
-	if (!lane_set_replica(conn, f) || !pg_do(conn, f, "SET synchronous_commit = off") ||
+	if (!lane_set_replica(conn, &l->is_replica, f) || !pg_do(conn, f, "SET synchronous_commit = off") ||
 	    !apply_start(l->apply, conn, f)) {
 		pg_close(&conn);
 		return false;

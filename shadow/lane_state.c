@@ -10,6 +10,7 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "shadow/enforced.h"
 #include "shadow/role.h"
 
 struct part *lane_part(struct lane *l, enum consume_topic topic, int partition)
@@ -25,6 +26,15 @@ void lane_forget_tables(struct lane *l)
 	for (size_t i = 0; i < LANE_TABLE_BUCKETS; i++)
 		l->tables[i] = NULL;
 	arena_reset(&l->table_arena);
+}
+
+bool lane_reread(struct lane *l)
+{
+	if (l->is_replica || l->has_reread)
+		return false;
+	l->has_reread = true;
+	lane_forget_tables(l);
+	return true;
 }
 
 bool lane_plain(struct lane *l, struct fault *f)
@@ -80,7 +90,7 @@ enum lane_lookup lane_table(struct lane *l, uint64_t fingerprint, const struct l
 			    struct fault *f)
 {
 	struct lane_table *t = lane_table_known(l, fingerprint);
-	const struct target_table *target;
+	struct target_table *target;
 	const struct codec *codec;
 
 	if (t) {
@@ -93,6 +103,8 @@ enum lane_lookup lane_table(struct lane *l, uint64_t fingerprint, const struct l
 	if (!lane_check_order(l, codec_relation(codec), f) || !lane_plain(l, f))
 		return LANE_LOOKUP_FAILED;
 	target = target_read(l->conn, codec_relation(codec), &l->table_arena, f);
+	if (target && !l->is_replica && !enforced_read(l->conn, target, &l->table_arena, f))
+		target = NULL;
 	l->has_wasted_tables |= !target;
 	if (!target)
 		return f->kind == FAULT_STOP ? LANE_NO_TARGET : LANE_LOOKUP_FAILED;

@@ -76,6 +76,8 @@ struct lane {
 	PGconn *conn;
 	struct apply *apply;
 	bool is_stopping, is_down;
+	bool is_replica;             /* neither foreign keys nor triggers fire; else see enforced.h */
+	bool has_reread;             /* tables were read anew for what failed, and nothing has succeeded since */
 	bool has_wasted_tables;      /* table_arena holds what tables that were refused have left */
 	bool has_old_copies;         /* the rows about copies must be read before anything is applied */
 	char down_sqlstate[6];       /* why, as it was last logged */
@@ -128,6 +130,9 @@ enum lane_lookup { LANE_FOUND, LANE_NO_SCHEMA, LANE_NO_TARGET, LANE_LOOKUP_FAILE
 enum lane_lookup lane_table(struct lane *l, uint64_t fingerprint, const struct lane_table **ret,
 			    struct fault *f);
 void lane_forget_tables(struct lane *l);
+/* Something failed where the target enforces keys: one that was made since its tables were read may be why. true:
+ * they will be read anew. Once, until a batch has succeeded. */
+bool lane_reread(struct lane *l);
 bool lane_load_copies(struct lane *l, struct fault *f);
 struct part *lane_part(struct lane *l, enum consume_topic topic, int partition);
 
@@ -174,6 +179,10 @@ bool whole_next(struct lane *l, struct part *p, struct commit_lsn commit,
 		const struct sequence *before);
 /* Here a transaction ends; before: the state in front of the record that says so. */
 void whole_end(struct lane *l, struct part *p, const struct sequence *before);
+/* Here it must be cut: an event follows that all partitions wait for. false: it must be read again first. */
+bool whole_cut(struct lane *l, struct part *p, const struct sequence *before);
+/* A partition that becomes_whole is so from here on. */
+void whole_begin(struct part *p);
 /* The partition moved over a record. */
 void whole_passed(struct part *p);
 /* The tail into the batch, and what in the batch is no whole transaction back into the tail. */

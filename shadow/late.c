@@ -24,6 +24,7 @@ enum { OTHERS_MS = 15000, OTHERS_POLL_MS = 250, SQL_BYTES = 1 << 20, NAMES_BYTES
  *   1         the constraint that such an index becomes
  *   2…        an index of a partitioned table, deepest first: made of its parts (ATTACH, in the same step)
  *   1000      a foreign key that refers to one of these
+ *   2000      a trigger or rule, if they were left out ($3); its name has its kind in front: an index may be called alike
  * what, kind (of the object that stays; NULL: none does), schema, table, name, statements, and whether the target
  * has it already, as a query.
  */
@@ -63,6 +64,22 @@ static const char steps_sql[] =
 	"  FROM pg_constraint k JOIN pg_class t ON t.oid = k.conrelid JOIN pg_namespace n ON n.oid = t.relnamespace"
 	"  WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conindid IN (SELECT oid FROM late)"
 	"   AND k.conrelid IN (SELECT oid FROM scope) AND k.confrelid IN (SELECT oid FROM scope) "
+	"UNION ALL SELECT 2000, 'trigger', 'trigger', n.nspname, c.relname, 'trigger ' || t.tgname,"
+	"  pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'O' THEN '' ELSE format(';ALTER TABLE %I.%I %s TRIGGER %I',"
+	"   n.nspname, c.relname, CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE"
+	"   'ENABLE ALWAYS' END, t.tgname) END,"
+	"  format('SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass(%L) AND tgname = %L)',"
+	"   format('%I.%I', n.nspname, c.relname), t.tgname)"
+	"  FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+	"  WHERE $3::bool AND t.tgrelid IN (SELECT oid FROM scope) AND NOT t.tgisinternal AND t.tgparentid = 0 "
+	"UNION ALL SELECT 2000, 'rule', 'rule', n.nspname, c.relname, 'rule ' || w.rulename,"
+	"  pg_get_ruledef(w.oid) || CASE w.ev_enabled WHEN 'O' THEN '' ELSE format('ALTER TABLE %I.%I %s RULE %I',"
+	"   n.nspname, c.relname, CASE w.ev_enabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE"
+	"   'ENABLE ALWAYS' END, w.rulename) END,"
+	"  format('SELECT EXISTS (SELECT FROM pg_rewrite WHERE ev_class = to_regclass(%L) AND rulename = %L)',"
+	"   format('%I.%I', n.nspname, c.relname), w.rulename)"
+	"  FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace"
+	"  WHERE $3::bool AND w.ev_class IN (SELECT oid FROM scope) "
 	"ORDER BY 1, 4, 5, 6";
 
 enum { STEP_RANK, STEP_WHAT, STEP_KIND, STEP_SCHEMA, STEP_TABLE, STEP_NAME, STEP_SQL, STEP_IS_THERE };
@@ -255,12 +272,16 @@ static bool build_steps(const struct migration *m, enum role role, const PGresul
 static bool build_indexes(const struct migration *m, enum role role, const struct schema_scope *scope, PGconn *target,
 			  int stop_fd, struct fault *f)
 {
-	struct model model;
+	bool has_triggers = false;
+	struct model model = { 0 };
 	PGresult *steps = NULL;
 
+	if (!schema_triggers_read(target, m, &has_triggers, f))
+		return false;
 	if (model_open(&model, m, role, target, scope, false, f))
-		steps = pg_query_params(model.conn, f, steps_sql, 2,
-					(const char *const[]) { model.oids.scope, model.oids.late });
+		steps = pg_query_params(model.conn, f, steps_sql, 3,
+					(const char *const[]) { model.oids.scope, model.oids.late,
+								has_triggers ? "t" : "f" });
 	bool ok = model_close(&model, m, role, target, steps ? f : NULL) && steps && build_steps(m, role, steps, stop_fd, f);
 	PQclear(steps);
 	return ok;
@@ -384,6 +405,8 @@ bool late_build(const struct migration *m, enum role role, const struct schema_s
 /* Foreign keys, then indexes of partitioned tables with their parts, then the rest. */
 static const char take_back_sql[] =
 	"SELECT kind, format('%I.%I', table_schema, table_name), name, CASE kind"
+	" WHEN 'trigger' THEN format('DROP TRIGGER IF EXISTS %I ON %I.%I', substr(name, 9), table_schema, table_name)"
+	" WHEN 'rule' THEN format('DROP RULE IF EXISTS %I ON %I.%I', substr(name, 6), table_schema, table_name)"
 	" WHEN 'constraint' THEN format('ALTER TABLE IF EXISTS %I.%I DROP CONSTRAINT IF EXISTS %I', table_schema,"
 	"  table_name, name) ELSE format('DROP INDEX IF EXISTS %I.%I', table_schema, name) END"
 	" FROM foreshadow.late WHERE migration = $1 ORDER BY rank DESC";

@@ -78,9 +78,9 @@ static bool reshape(struct model *x, const struct migration *m, enum role role, 
 	char none[] = "{}";
 	const struct schema_oids oids = { tables, none };
 	bool ok = dump_take(&dump, source, f) &&
-		  wanted_carry(source, &oids, &dump, x->conn, TOC_EARLY, m->copy_jobs, &entries, f) &&
+		  wanted_carry(source, &oids, false, &dump, x->conn, TOC_EARLY, m->copy_jobs, &entries, f) &&
 		  reshape_types(x->conn, m, says_losses, f) &&
-		  wanted_carry(source, &oids, &dump, x->conn, TOC_LATE, m->copy_jobs, &entries, f) &&
+		  wanted_carry(source, &oids, false, &dump, x->conn, TOC_LATE, m->copy_jobs, &entries, f) &&
 		  reshape_names(x->conn, m, role, says_losses, f) &&
 		  (!says_losses || compare_columns(x->conn, scope, f));
 

@@ -44,7 +44,7 @@ struct part *part_new(const struct migration *m, struct consume *c, enum consume
 	p->poison_offset = p->jump_offset = -1;
 	p->is_whole = m->order == ORDER_TRANSACTION && topic == CONSUME_CHANGES &&
 		      partition == RELATION_TRANSACTION_PARTITION && !failpoint("part.cuts_transactions");
-	if (!p->is_whole)
+	if (topic != CONSUME_CHANGES)
 		return p;
 	p->tail = calloc(LANE_BATCH_RECORDS, sizeof(*p->tail));
 	if (p->tail)

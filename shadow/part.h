@@ -10,7 +10,7 @@
  * commits. After a rollback records are not kept: the partition seeks back to `have`.
  *
  * Where source transactions are applied whole (`is_whole`: order: transaction, the partition with all
- * changes), a batch goes to `ended` instead: the place in front of `next` where a source transaction
+ * changes; partitions with tables whose constraints the target enforces), a batch goes to `ended` instead: the place in front of `next` where a source transaction
  * ended. What was read between the two is kept in `tail`. See whole.c.
  *
  * Thread: the lane's.
@@ -60,8 +60,9 @@ struct part {
 	int64_t more_us;         /* since when the log is known to have more than was read; 0: it has not */
 	int64_t jump_offset;     /* a record that stood behind a hole when it was first seen */
 	int64_t poison_offset;   /* stop in front of the record with this offset; -1: none */
-	/* of a partition with whole transactions only */
+	/* of a partition of changes with whole transactions only */
 	bool is_whole;
+	bool becomes_whole;      /* with the next batch */
 	bool is_event_due;       /* the next record is an event that runs in its place, and it can */
 	bool is_void;            /* what is between `ended` and `next` was rolled back: to be read again */
 	rd_kafka_message_t **tail; /* LANE_BATCH_RECORDS; to be applied when their transaction has ended */

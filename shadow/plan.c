@@ -3,7 +3,8 @@
  * plan - see plan.h.
  *
  * Changes are grouped by the table of the *target* (several leaves of a source may fill one), and
- * groups do not see each other: under replica role no constraint reaches from one table to another.
+ * groups do not see each other: under replica role no constraint reaches from one table to another. Where
+ * one does, the tables of a family are one group, ordered.
  *
  * Within a group, a *segment* is a run of changes whose net effect is computed per key in a hash;
  * flushing it emits deletes, then updates, then inserts. Invariants:
@@ -33,6 +34,7 @@ struct entry {
 
 struct group {
 	uint32_t target_oid;
+	struct span family;   /* absent: of the one table */
 	uint32_t segment;     /* number of the open one */
 	size_t first, last;   /* its entries */
 	struct plan_exec run; /* the open run; row_count 0: none */
@@ -73,7 +75,28 @@ void plan_init(struct plan *p, struct arena *a)
 
 void plan_reset(struct plan *p)
 {
-	plan_init(p, p->arena);
+	struct plan kept = { .arena = p->arena, .before = p->before, .after = p->after };
+
+	*p = kept;
+}
+
+void plan_release(struct plan *p)
+{
+	cascades_release(&p->before);
+	cascades_release(&p->after);
+}
+
+void plan_carry(struct plan *p)
+{
+	struct cascades before = p->before;
+
+	p->before = p->after;
+	p->after = before;
+}
+
+void plan_begin(struct plan *p)
+{
+	cascades_forget(&p->before);
 }
 
 /* An array in the arena that has room for one more; NULL: full. */
@@ -262,14 +285,19 @@ static bool key_change(struct arena *a, struct buf *out, const struct plan_chang
 	return true;
 }
 
+static bool is_in_group(const struct group *g, const struct target_table *t)
+{
+	if (t->family.p)
+		return g->family.p && span_eq(g->family, t->family);
+	return !g->family.p && g->target_oid == t->oid;
+}
+
 static struct group *group_of(struct work *w, const struct target_table *t)
 {
-	uint32_t oid = t->oid;
-
-	if (w->group_count && w->groups[w->last_group].target_oid == oid)
+	if (w->group_count && is_in_group(&w->groups[w->last_group], t))
 		return &w->groups[w->last_group];
 	for (size_t i = 0; i < w->group_count; i++)
-		if (w->groups[i].target_oid == oid) {
+		if (is_in_group(&w->groups[i], t)) {
 			w->last_group = i;
 			return &w->groups[i];
 		}
@@ -278,7 +306,7 @@ static struct group *group_of(struct work *w, const struct target_table *t)
 	if (!w->groups)
 		return NULL;
 	w->last_group = w->group_count++;
-	w->groups[w->last_group] = (struct group) { oid, 1, NO_ENTRY, NO_ENTRY, { 0 }, 0 };
+	w->groups[w->last_group] = (struct group) { t->oid, t->family, 1, NO_ENTRY, NO_ENTRY, { 0 }, 0 };
 	return &w->groups[w->last_group];
 }
 
@@ -421,8 +449,23 @@ static bool flush(struct work *w, struct group *g)
 	return true;
 }
 
+/* Where foreign keys act on the target: may they have done it already? And what may this change set off? */
+static bool cascade(struct plan *p, const struct plan_change *ch, enum statement_op *op, struct fault *f)
+{
+	const struct target_table *t = ch->table;
+	bool is_delete = ch->op == 'd', is_rekey = *op == STATEMENT_REKEY;
+
+	if (is_delete && cascades_explain(&p->after, t, ch->commit, true))
+		*op = *op == STATEMENT_DELETE ? STATEMENT_DELETE_CASCADED : STATEMENT_DELETE_ONE_CASCADED;
+	else if (is_rekey && relation_is_plain(t->rel) && cascades_explain(&p->after, t, ch->commit, false))
+		*op = STATEMENT_REKEY_CASCADED;
+	if (!is_delete && !is_rekey && !(ch->op == 'u' && t->is_referenced_beside_key))
+		return true;
+	return cascades_note(&p->after, t, ch->commit, is_delete) || no_memory(f);
+}
+
 /* One change as an execution of its own. */
-static bool single(struct plan *p, struct buf *key, size_t change, struct plan_exec *ret,
+static bool change_exec(struct plan *p, struct buf *key, size_t change, struct plan_exec *ret,
 		   struct fault *f)
 {
 	const struct plan_change *ch = &p->changes[change];
@@ -458,6 +501,14 @@ static bool single(struct plan *p, struct buf *key, size_t change, struct plan_e
 	return true;
 }
 
+static bool single(struct plan *p, struct buf *key, size_t change, struct plan_exec *ret,
+		   struct fault *f)
+{
+	const struct plan_change *ch = &p->changes[change];
+
+	return change_exec(p, key, change, ret, f) && (!ch->table->family.p || cascade(p, ch, &ret->op, f));
+}
+
 /*
  * An ordered change. Inserts that follow each other share a statement, and so do deletes by key:
  * rows of one statement cannot stand in each other's way there. Updates can (unique values changing
@@ -472,7 +523,8 @@ static bool add_ordered(struct work *w, struct group *g, size_t change)
 		return no_memory(w->f);
 	if (!single(w->plan, &w->key, change, &exec, w->f))
 		return false;
-	bool joins = exec.op == STATEMENT_INSERT || exec.op == STATEMENT_DELETE;
+	bool joins = exec.op == STATEMENT_INSERT || exec.op == STATEMENT_DELETE ||
+		     exec.op == STATEMENT_DELETE_CASCADED;
 	if (run->row_count && (!joins || run->op != exec.op || run->table != exec.table) &&
 	    !flush(w, g))
 		return no_memory(w->f);
@@ -677,7 +729,7 @@ static bool plan_net(struct plan *p, bool replaces, struct fault *f)
 
 	p->execs = NULL;
 	p->exec_count = p->exec_cap = 0;
-	ok = work_init(&w, p, f);
+	ok = work_init(&w, p, f) && (cascades_copy(&p->after, &p->before) || no_memory(f));
 	w.replaces = replaces;
 	for (size_t i = 0; ok && i < p->change_count; i++) {
 		struct group *g = group_of(&w, p->changes[i].table);
@@ -708,7 +760,7 @@ bool plan_replacing(struct plan *p, struct fault *f)
 bool plan_sequential(struct plan *p, struct fault *f)
 {
 	struct buf key;
-	bool ok = true;
+	bool ok = cascades_copy(&p->after, &p->before) || no_memory(f);
 
 	p->execs = NULL;
 	p->exec_count = p->exec_cap = 0;

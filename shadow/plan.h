@@ -20,6 +20,10 @@
  * Ordered tables (target.h) keep source order, one statement a change; inserts that follow each
  * other share one, and so do deletes by key.
  *
+ * Tables of a family (target.h: the target enforces their foreign keys) are ordered together, in source order
+ * across tables; a key change is an UPDATE of the key. What a cascade may have done already (cascades.h) is
+ * known from the changes before, over rounds (plan_carry) too.
+ *
  * plan_replacing is for what a further constraint refused: the net effect of ordered tables too, with their
  * updated rows deleted and inserted anew (target.h: can_replace), so that values may change places.
  *
@@ -32,6 +36,7 @@
 #ifndef SHADOW_PLAN_H
 #define SHADOW_PLAN_H
 
+#include "shadow/cascades.h"
 #include "shadow/statement.h"
 
 struct plan_change {
@@ -65,11 +70,17 @@ struct plan {
 	struct plan_exec *execs;
 	size_t exec_count, exec_cap;
 	bool has_deferred; /* some table's */
+	/* What the source transaction that goes on had done before the plan, and has done after it. */
+	struct cascades before, after;
 };
 
 void plan_init(struct plan *p, struct arena *a);
-/* Forgets everything; the arena is reset by its owner. */
+/* Forgets everything but what plan_carry keeps; the arena is reset by its owner. */
 void plan_reset(struct plan *p);
+void plan_release(struct plan *p);
+/* The next plan goes on in this one's last source transaction; or it begins with a new one. */
+void plan_carry(struct plan *p);
+void plan_begin(struct plan *p);
 
 /* op c and r need after without unchanged columns, op d and a keyless u need before: else
  * FAULT_INPUT. */

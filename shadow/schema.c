@@ -7,6 +7,7 @@
 #include "core/failpoint.h"
 #include "core/log.h"
 #include "shadow/database.h"
+#include "shadow/enforced.h"
 #include "shadow/expressions.h"
 #include "shadow/generated.h"
 #include "shadow/late.h"
@@ -19,7 +20,7 @@ enum { COLUMNS_BYTES = 64 << 20 };
 /* ---- from the model to a target ---- */
 
 static bool transfer(const struct migration *m, enum role role, PGconn *target, const struct schema_scope *scope,
-		     enum toc_stage stage, struct fault *f)
+		     enum toc_stage stage, bool triggers_late, struct fault *f)
 {
 	struct dump dump = { 0 };
 	struct model model;
@@ -28,7 +29,7 @@ static bool transfer(const struct migration *m, enum role role, PGconn *target, 
 
 	if (ok && model.is_scratch)
 		failpoint("schema.reshaped");
-	ok = ok && wanted_carry(model.conn, &model.oids, &dump, target, stage, m->copy_jobs, &entries, f);
+	ok = ok && wanted_carry(model.conn, &model.oids, triggers_late, &dump, target, stage, m->copy_jobs, &entries, f);
 	ok = model_close(&model, m, role, target, ok ? f : NULL) && ok;
 	if (ok)
 		log_info("schema %s on the %s: %zu entries", stage == TOC_EARLY ? "prepared" : "finished",
@@ -171,7 +172,7 @@ static bool prepare_create(const struct migration *m, enum role role, PGconn *ta
 			     "%s: table %s exists already (%zu of %zu tables do), and schema: create makes them; "
 			     "drop it, or use schema: exists with empty tables",
 			     migration_target(m, role)->name, c.first_present, c.present, c.tables);
-	if (!schema_state_write(target, m, "preparing", f) || !transfer(m, role, target, scope, TOC_EARLY, f))
+	if (!schema_state_write(target, m, "preparing", f) || !transfer(m, role, target, scope, TOC_EARLY, false, f))
 		return false;
 	failpoint("schema.restored");
 	return schema_state_write(target, m, "prepared", f);
@@ -278,7 +279,7 @@ bool schema_prepare(const struct migration *m, enum role role, const struct sche
 		     (m->schema == SCHEMA_CREATE ? prepare_create(m, role, target, scope, &names, state, f)
 						 : prepare_exists(m, role, target, scope, &names, f));
 	}
-	ok = ok && late_take_back(target, m, f);
+	ok = ok && late_take_back(target, m, f) && enforced_accept(target, m, role, scope, f);
 	free(names.relations);
 	pg_close(&target); /* gives the lock back */
 	return ok;
@@ -287,11 +288,14 @@ bool schema_prepare(const struct migration *m, enum role role, const struct sche
 bool schema_finish(const struct migration *m, enum role role, const struct schema_scope *scope, struct fault *f)
 {
 	char state[SCHEMA_STATE_BYTES];
+	bool is_replica = true;
 	PGconn *target = pg_connect(migration_target(m, role), PG_PLAIN, m->slot, f);
 	bool ok = target && schema_state_lock(target, f) && schema_state_read(target, m, state, f);
 
 	if (ok && strcmp(state, "prepared") == 0)
-		ok = transfer(m, role, target, scope, TOC_LATE, f) && schema_state_write(target, m, "finished", f);
+		ok = pg_may_be_replica(target, &is_replica, f) &&
+		     transfer(m, role, target, scope, TOC_LATE, !is_replica, f) &&
+		     schema_triggers_set(target, m, !is_replica, f) && schema_state_write(target, m, "finished", f);
 	pg_close(&target);
 	return ok;
 }

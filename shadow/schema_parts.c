@@ -54,12 +54,15 @@ bool schema_state_lock(PGconn *target, struct fault *f)
 		     "CREATE TABLE IF NOT EXISTS foreshadow.schemas (migration text PRIMARY KEY,"
 		     " state text NOT NULL, updated_at timestamptz NOT NULL DEFAULT now());"
 		     "ALTER TABLE foreshadow.schemas ADD COLUMN IF NOT EXISTS unique_mode text NOT NULL DEFAULT 'early',"
+		     " ADD COLUMN IF NOT EXISTS triggers_late boolean NOT NULL DEFAULT false,"
 		     " DROP CONSTRAINT IF EXISTS schemas_state_check, ADD CONSTRAINT schemas_state_check"
 		     " CHECK (state IN ('preparing', 'prepared', 'finished', 'complete'));"
 		     "CREATE TABLE IF NOT EXISTS foreshadow.late (migration text, rank int NOT NULL,"
-		     " kind text NOT NULL CHECK (kind IN ('index', 'constraint')), table_schema text, table_name text,"
+		     " kind text NOT NULL, table_schema text, table_name text,"
 		     " name text, seconds double precision NOT NULL, built_at timestamptz NOT NULL DEFAULT now(),"
-		     " PRIMARY KEY (migration, table_schema, table_name, name))");
+		     " PRIMARY KEY (migration, table_schema, table_name, name));"
+		     "ALTER TABLE foreshadow.late DROP CONSTRAINT IF EXISTS late_kind_check, ADD CONSTRAINT late_kind_check"
+		     " CHECK (kind IN ('index', 'constraint', 'trigger', 'rule'))");
 }
 
 static bool check_mode(const struct migration *m, const char *began, struct fault *f)
@@ -98,6 +101,27 @@ bool schema_state_write(PGconn *target, const struct migration *m, const char *s
 				      "INSERT INTO foreshadow.schemas (migration, state, unique_mode) VALUES ($1, $2, $3)"
 				      " ON CONFLICT (migration) DO UPDATE SET state = $2, updated_at = now()",
 				      3, values);
+	PQclear(r);
+	return r != NULL;
+}
+
+bool schema_triggers_set(PGconn *target, const struct migration *m, bool are_late, struct fault *f)
+{
+	const char *values[] = { m->name, are_late ? "t" : "f" };
+	PGresult *r = pg_query_params(target, f, "UPDATE foreshadow.schemas SET triggers_late = $2 WHERE migration = $1", 2,
+				      values);
+
+	PQclear(r);
+	return r != NULL;
+}
+
+bool schema_triggers_read(PGconn *target, const struct migration *m, bool *ret_are_late, struct fault *f)
+{
+	const char *values[] = { m->name };
+	PGresult *r = pg_query_params(target, f, "SELECT FROM foreshadow.schemas WHERE migration = $1 AND triggers_late", 1,
+				      values);
+
+	*ret_are_late = r && PQntuples(r) > 0;
 	PQclear(r);
 	return r != NULL;
 }

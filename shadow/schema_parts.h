@@ -50,5 +50,8 @@ bool schema_state_lock(PGconn *target, struct fault *f);
 bool schema_state_read(PGconn *target, const struct migration *m, char ret_state[SCHEMA_STATE_BYTES],
 		       struct fault *f);
 bool schema_state_write(PGconn *target, const struct migration *m, const char *state, struct fault *f);
+/* Were triggers and rules left out until the end? They would fire for what is applied (enforced.h). */
+bool schema_triggers_set(PGconn *target, const struct migration *m, bool are_late, struct fault *f);
+bool schema_triggers_read(PGconn *target, const struct migration *m, bool *ret_are_late, struct fault *f);
 
 #endif

@@ -22,8 +22,25 @@ const char *statement_op_name(enum statement_op op)
 		[STATEMENT_INSERT] = "insert",     [STATEMENT_UPDATE] = "update",
 		[STATEMENT_DELETE] = "delete",     [STATEMENT_REKEY] = "key change",
 		[STATEMENT_UPDATE_ONE] = "update", [STATEMENT_DELETE_ONE] = "delete",
+		[STATEMENT_DELETE_CASCADED] = "delete",
+		[STATEMENT_DELETE_ONE_CASCADED] = "delete",
+		[STATEMENT_REKEY_CASCADED] = "key change",
 	};
 	return names[op];
+}
+
+/* The same without the leave that a cascade gives. All that is inside works on such ones. */
+static struct statement_key strict(const struct statement_key *k)
+{
+	struct statement_key ret = *k;
+
+	if (k->op == STATEMENT_DELETE_CASCADED)
+		ret.op = STATEMENT_DELETE;
+	else if (k->op == STATEMENT_DELETE_ONE_CASCADED)
+		ret.op = STATEMENT_DELETE_ONE;
+	else if (k->op == STATEMENT_REKEY_CASCADED)
+		ret.op = STATEMENT_REKEY;
+	return ret;
 }
 
 /* ---- slots: the columns of the target a table's rows go to ---- */
@@ -67,6 +84,9 @@ static bool is_crossing(const struct statement_key *k)
 	case STATEMENT_INSERT:
 	case STATEMENT_DELETE:
 	case STATEMENT_DELETE_ONE:
+	case STATEMENT_DELETE_CASCADED:
+	case STATEMENT_DELETE_ONE_CASCADED:
+	case STATEMENT_REKEY_CASCADED:
 	case STATEMENT_OPS:
 		break;
 	}
@@ -97,6 +117,9 @@ static bool slot_is_key(const struct statement_key *k, size_t s)
 	case STATEMENT_DELETE_ONE:
 		return c->is_written;
 	case STATEMENT_INSERT:
+	case STATEMENT_DELETE_CASCADED:
+	case STATEMENT_DELETE_ONE_CASCADED:
+	case STATEMENT_REKEY_CASCADED:
 	case STATEMENT_OPS:
 		break;
 	}
@@ -143,6 +166,9 @@ static bool slot_is_set(const struct statement_key *k, size_t s)
 	case STATEMENT_INSERT:
 	case STATEMENT_DELETE:
 	case STATEMENT_DELETE_ONE:
+	case STATEMENT_DELETE_CASCADED:
+	case STATEMENT_DELETE_ONE_CASCADED:
+	case STATEMENT_REKEY_CASCADED:
 	case STATEMENT_OPS:
 		break;
 	}
@@ -202,14 +228,28 @@ static bool needs_expressions(const struct statement_key *k, char part)
 	return needs_filter(k, part);
 }
 
-bool statement_has_key(const struct statement_key *k, size_t column)
+static bool has_key(const struct statement_key *k, size_t column)
 {
 	return slot_is_key(k, column) || is_input(k, column, 'o');
 }
 
-bool statement_has_set(const struct statement_key *k, size_t column)
+static bool has_set(const struct statement_key *k, size_t column)
 {
 	return slot_is_set(k, column) || slot_is_inserted(k, column) || is_input(k, column, 'n');
+}
+
+bool statement_has_key(const struct statement_key *k, size_t column)
+{
+	const struct statement_key plain = strict(k);
+
+	return has_key(&plain, column);
+}
+
+bool statement_has_set(const struct statement_key *k, size_t column)
+{
+	const struct statement_key plain = strict(k);
+
+	return has_set(&plain, column);
 }
 
 /* ---- the rows ---- */
@@ -232,8 +272,8 @@ static void write_unnest(const struct statement_key *k, bool keys, bool sets, in
 	buf_str(out, "unnest(");
 	for (int part = 0; part < 2; part++)
 		for (size_t i = 0; i < n; i++)
-			if (part == 0 ? keys && statement_has_key(k, i)
-				      : sets && statement_has_set(k, i)) {
+			if (part == 0 ? keys && has_key(k, i)
+				      : sets && has_set(k, i)) {
 				comma(out, &first);
 				buf_printf(out, "$%d", ++*param);
 			}
@@ -241,8 +281,8 @@ static void write_unnest(const struct statement_key *k, bool keys, bool sets, in
 	first = true;
 	for (int part = 0; part < 2; part++)
 		for (size_t i = 0; i < n; i++)
-			if (part == 0 ? keys && statement_has_key(k, i)
-				      : sets && statement_has_set(k, i)) {
+			if (part == 0 ? keys && has_key(k, i)
+				      : sets && has_set(k, i)) {
 				comma(out, &first);
 				buf_printf(out, "%c%zu", part == 0 ? 'o' : 'n', i + 1);
 			}
@@ -350,10 +390,6 @@ static void write_value(const struct statement_key *k, char part, size_t s, stru
 
 	if (slot_computed(k->table, s)) {
 		buf_printf(out, "k.r%c%zu", part, s - k->table->column_count + 1);
-		if (part == 'o') { /* to be compared: as it is stored, with the column's typmod */
-			buf_str(out, "::");
-			buf_add_span(out, c->exact_type);
-		}
 		return;
 	}
 	if (c == k->table->origin) {
@@ -373,8 +409,18 @@ static void write_value(const struct statement_key *k, char part, size_t s, stru
 	}
 }
 
+/* To be compared with what is stored: a computed value gets the column's typmod first. */
+static void write_stored(const struct statement_key *k, char part, size_t s, struct buf *out)
+{
+	write_value(k, part, s, out);
+	if (slot_computed(k->table, s)) {
+		buf_str(out, "::");
+		buf_add_span(out, slot(k->table, s)->exact_type);
+	}
+}
+
 /* Both sides in the target's text form: for types without =, or whose = is looser than identity. */
-static void write_by_text(const struct statement_key *k, const char *alias, size_t s,
+static void write_by_text(const struct statement_key *k, const char *alias, char part, size_t s,
 			  const char *operator, struct buf * out)
 {
 	const struct target_column *c = slot(k->table, s);
@@ -382,18 +428,17 @@ static void write_by_text(const struct statement_key *k, const char *alias, size
 	buf_printf(out, "%s.", alias);
 	pg_quote_ident(out, c->name);
 	buf_printf(out, "::pg_catalog.text %s ", operator);
-	if (s >= k->table->column_count) {
-		write_value(k, 'o', s, out);
-	} else if (c->type_oid == OID_REGCLASS) {
-		write_value(k, 'o', s, out);
+	if (s >= k->table->column_count || c->type_oid == OID_REGCLASS) {
+		write_stored(k, part, s, out);
 	} else {
-		buf_printf(out, "k.o%zu::", s + 1);
+		buf_printf(out, "k.%c%zu::", part, s + 1);
 		buf_add_span(out, c->exact_type);
 	}
 	buf_str(out, "::pg_catalog.text");
 }
 
-static void write_key_match(const struct statement_key *k, struct buf *out)
+/* alias.key is that of the old ('o') or the new ('n') row. */
+static void write_key_match(const struct statement_key *k, const char *alias, char part, struct buf *out)
 {
 	bool first = true;
 
@@ -405,15 +450,15 @@ static void write_key_match(const struct statement_key *k, struct buf *out)
 			buf_str(out, " AND ");
 		first = false;
 		if (!c->equals.p) {
-			write_by_text(k, "t", s, "=", out);
+			write_by_text(k, alias, part, s, "=", out);
 			continue;
 		}
-		buf_str(out, "t.");
+		buf_printf(out, "%s.", alias);
 		pg_quote_ident(out, c->name);
 		buf_str(out, " ");
 		buf_add_span(out, c->equals);
 		buf_str(out, " ");
-		write_value(k, 'o', s, out);
+		write_stored(k, part, s, out);
 	}
 }
 
@@ -429,7 +474,7 @@ static void write_row_match(const struct statement_key *k, struct buf *out)
 			buf_str(out, " AND ");
 		first = false;
 		if (!c->is_exact) {
-			write_by_text(k, "m", s, "IS NOT DISTINCT FROM", out);
+			write_by_text(k, "m", 'o', s, "IS NOT DISTINCT FROM", out);
 			continue;
 		}
 		buf_str(out, "m.");
@@ -438,7 +483,7 @@ static void write_row_match(const struct statement_key *k, struct buf *out)
 		if (c->type_oid == OID_TEXT || c->type_oid == OID_VARCHAR)
 			buf_str(out, " COLLATE pg_catalog.\"C\"");
 		buf_str(out, " IS NOT DISTINCT FROM ");
-		write_value(k, 'o', s, out);
+		write_stored(k, 'o', s, out);
 	}
 	if (first)
 		buf_str(out, "true");
@@ -531,7 +576,7 @@ static void write_update(const struct statement_key *k, int *param, struct buf *
 	}
 	write_rows(k, true, true, param, out);
 	buf_str(out, " WHERE ");
-	write_key_match(k, out);
+	write_key_match(k, "t", 'o', out);
 	write_crossing(k, " AND ", STAYS, out);
 }
 
@@ -542,7 +587,7 @@ static void write_delete(const struct statement_key *k, int *param, struct buf *
 	buf_str(out, " AS t USING ");
 	write_rows(k, true, false, param, out);
 	buf_str(out, " WHERE ");
-	write_key_match(k, out);
+	write_key_match(k, "t", 'o', out);
 	write_crossing(k, " AND ", LEAVES, out);
 }
 
@@ -603,6 +648,9 @@ static void write_main(const struct statement_key *k, int *param, struct buf *ou
 	case STATEMENT_DELETE_ONE:
 		write_delete_one(k, param, out);
 		break;
+	case STATEMENT_DELETE_CASCADED:
+	case STATEMENT_DELETE_ONE_CASCADED:
+	case STATEMENT_REKEY_CASCADED:
 	case STATEMENT_OPS:
 		assert(false);
 	}
@@ -615,6 +663,14 @@ static void write_expect(const char *seen, const char *wanted, struct span what,
 	buf_printf(out, "foreshadow.expect(%s, %s, ", seen, wanted);
 	pg_quote_literal(out, what);
 	buf_str(out, ")");
+}
+
+static void write_expect_at_most(const char *seen, const char *wanted, struct span what, struct buf *out)
+{
+	char more[300];
+
+	snprintf(more, sizeof(more), "greatest(%s, %s)", seen, wanted);
+	write_expect(more, wanted, what, out);
 }
 
 /* The two parts of a crossing beside the update of what stays, and what each must count. */
@@ -638,14 +694,53 @@ static void write_crossed(const struct statement_key *k, struct span what, int *
 	buf_str(out, ", ");
 }
 
-bool statement_write(const struct statement_key *k, struct buf *out)
+/* What the statement is called when its count is wrong. */
+static struct span what_of(const struct statement_key *k, char *text, size_t n)
+{
+	snprintf(text, n, "%.*s %s", SPAN_ARG(k->table->label), statement_op_name(k->op));
+	return span_str(text);
+}
+
+/*
+ * The new key first: a cascade has given all children their new keys by now, and what is under the old one may
+ * be another child that got it (keys that move up by one).
+ */
+static bool write_rekey_cascaded(const struct statement_key *k, struct buf *out)
+{
+	char text[256], wanted[16];
+	int param = 0;
+
+	buf_str(out, "WITH k AS MATERIALIZED (SELECT * FROM ");
+	write_unnest(k, true, true, &param, out);
+	buf_str(out, "), ");
+	for (int part = 0; part < 2; part++) {
+		buf_printf(out, "%s AS (UPDATE ", part == 0 ? "w" : "v");
+		buf_add_span(out, k->table->name);
+		buf_str(out, " AS t SET ");
+		write_sets(k, out);
+		buf_str(out, " FROM k WHERE ");
+		write_key_match(k, "t", part == 0 ? 'n' : 'o', out);
+		if (part == 0) {
+			buf_str(out, " RETURNING 1), ");
+			continue;
+		}
+		buf_str(out, " AND NOT EXISTS (SELECT FROM ");
+		buf_add_span(out, k->table->name);
+		buf_str(out, " AS x WHERE ");
+		write_key_match(k, "x", 'n', out);
+		buf_str(out, ") RETURNING 1) SELECT ");
+	}
+	snprintf(wanted, sizeof(wanted), "$%d", param + 1);
+	write_expect("(SELECT count(*) FROM w) + (SELECT count(*) FROM v)", wanted, what_of(k, text, sizeof(text)), out);
+	return !buf_failed(out);
+}
+
+static bool write_plain(const struct statement_key *k, bool is_cascaded, struct buf *out)
 {
 	int param = 0;
-	char text[256], wanted[16];
-	struct span what;
+	char text[256], wanted[16], seen[200];
+	struct span what = what_of(k, text, sizeof(text));
 
-	snprintf(text, sizeof(text), "%.*s %s", SPAN_ARG(k->table->label), statement_op_name(k->op));
-	what = span_str(text);
 	buf_str(out, "WITH ");
 	if (has_filter(k)) {
 		buf_str(out, "k AS MATERIALIZED (");
@@ -661,9 +756,22 @@ bool statement_write(const struct statement_key *k, struct buf *out)
 		return !buf_failed(out);
 	}
 	buf_str(out, ") SELECT ");
-	write_expect(!has_filter(k)     ? "(SELECT count(*) FROM w)"
-		     : filters_old(k) ? "(SELECT count(*) FROM w) + (SELECT count(*) FROM k WHERE k.fo IS NOT TRUE)"
-				      : "(SELECT count(*) FROM w) + (SELECT count(*) FROM k WHERE k.fn IS NOT TRUE)",
-		     wanted, what, out);
+	snprintf(seen, sizeof(seen), "(SELECT count(*) FROM w)%s",
+		 !has_filter(k)   ? ""
+		 : filters_old(k) ? " + (SELECT count(*) FROM k WHERE k.fo IS NOT TRUE)"
+				  : " + (SELECT count(*) FROM k WHERE k.fn IS NOT TRUE)");
+	if (is_cascaded)
+		write_expect_at_most(seen, wanted, what, out);
+	else
+		write_expect(seen, wanted, what, out);
 	return !buf_failed(out);
+}
+
+bool statement_write(const struct statement_key *k, struct buf *out)
+{
+	const struct statement_key plain = strict(k);
+
+	if (k->op == STATEMENT_REKEY_CASCADED)
+		return write_rekey_cascaded(&plain, out);
+	return write_plain(&plain, plain.op != k->op, out);
 }

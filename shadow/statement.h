@@ -29,6 +29,10 @@ enum statement_op {
 	STATEMENT_REKEY,      /* UPDATE that sets the key too: keys are the old row's */
 	STATEMENT_UPDATE_ONE, /* keyless: exactly one of the rows that equal the old one */
 	STATEMENT_DELETE_ONE,
+	/* The same where the target may have done it already, by a foreign key's action: */
+	STATEMENT_DELETE_CASCADED, /* fewer rows are right, too */
+	STATEMENT_DELETE_ONE_CASCADED,
+	STATEMENT_REKEY_CASCADED,  /* the row is updated under its new key if it is there, else rekeyed */
 	STATEMENT_OPS
 };
 const char *statement_op_name(enum statement_op op);

@@ -38,6 +38,12 @@ struct target_computed {
 	const struct expression *as;
 };
 
+/* What a table references by a foreign key that the target enforces. */
+struct target_parent {
+	uint32_t oid;              /* of the table, or of its partition root */
+	char on_delete, on_update; /* as pg_constraint has them: a r c n d */
+};
+
 struct target_table {
 	const struct relation *rel;
 	uint64_t id;                   /* never the same for two target_tables of a process */
@@ -65,6 +71,12 @@ struct target_table {
 	/* Its rows may be deleted and inserted anew where such a constraint refuses updates in their
 	 * order (values that changed places in one source transaction). */
 	bool can_replace;
+	/* Where the target enforces foreign keys on us (enforced.h): tables of one family share source order. Absent:
+	 * the table is nobody's concern. */
+	struct span family;
+	struct target_parent *parents;
+	size_t parent_count;
+	bool is_referenced_beside_key; /* by columns that are not its key's */
 };
 
 /* Everything the catalog says; NULL and a fault: FAULT_STOP names what is missing. */

@@ -13,6 +13,7 @@ enum { PG_NAMESPACE = 2615 };
 	"CASE WHEN " oid " IN (SELECT oid FROM first) THEN 0 WHEN " oid " IN (SELECT oid FROM late) THEN 2 ELSE 1 END"
 
 /*
+ * $3: the stage of what fires, triggers and rules.
  * One row an object: class, oid, stage (enum toc_stage), label, ident. A foreign key out of scope is left out; one
  * that refers to a late unique index comes behind it. ident names the object on the target.
  */
@@ -33,10 +34,10 @@ static const char objects_sql[] =
 	"  FROM pg_constraint k JOIN r ON r.oid = k.conrelid"
 	"  WHERE k.contype = 'c' OR (k.contype = 'f' AND k.confrelid IN (SELECT oid FROM scope)) "
 	"UNION ALL SELECT 2604, d.oid, 0, NULL, NULL FROM pg_attrdef d JOIN r ON r.oid = d.adrelid "
-	"UNION ALL SELECT 2620, t.oid, 1, NULL,"
+	"UNION ALL SELECT 2620, t.oid, $3::int, NULL,"
 	"  'trigger ' || r.nspname || ' ' || r.relname || ' ' || t.tgname"
 	"  FROM pg_trigger t JOIN r ON r.oid = t.tgrelid WHERE NOT t.tgisinternal "
-	"UNION ALL SELECT 2618, w.oid, 1, NULL,"
+	"UNION ALL SELECT 2618, w.oid, $3::int, NULL,"
 	"  'rule ' || r.nspname || ' ' || r.relname || ' ' || w.rulename"
 	"  FROM pg_rewrite w JOIN r ON r.oid = w.ev_class "
 	"UNION ALL SELECT 3256, p.oid, 1, NULL,"
@@ -116,9 +117,10 @@ static bool mark_present(struct wanted *w, PGconn *target, enum toc_stage stage,
 }
 
 static bool wanted_read(struct wanted *w, PGconn *from, PGconn *to, const struct schema_oids *oids,
-			enum toc_stage stage, struct fault *f)
+			bool triggers_late, enum toc_stage stage, struct fault *f)
 {
-	w->rows = pg_query_params(from, f, objects_sql, 2, (const char *const[]) { oids->scope, oids->late });
+	w->rows = pg_query_params(from, f, objects_sql, 3,
+				  (const char *const[]) { oids->scope, oids->late, triggers_late ? "2" : "1" });
 	if (!w->rows)
 		return false;
 	w->count = (size_t)PQntuples(w->rows);
@@ -144,11 +146,11 @@ static bool wanted_read(struct wanted *w, PGconn *from, PGconn *to, const struct
 	return true;
 }
 
-bool wanted_carry(PGconn *from, const struct schema_oids *oids, struct dump *dump, PGconn *to, enum toc_stage stage,
-		  int jobs, size_t *ret_entries, struct fault *f)
+bool wanted_carry(PGconn *from, const struct schema_oids *oids, bool triggers_late, struct dump *dump, PGconn *to,
+		  enum toc_stage stage, int jobs, size_t *ret_entries, struct fault *f)
 {
 	struct wanted wanted = { 0 };
-	bool ok = wanted_read(&wanted, from, to, oids, stage, f) &&
+	bool ok = wanted_read(&wanted, from, to, oids, triggers_late, stage, f) &&
 		  dump_restore(dump, to, wanted.objects, wanted.count, stage, jobs, ret_entries, f);
 
 	wanted_release(&wanted);

@@ -9,8 +9,9 @@
 #include "shadow/dump.h"
 #include "shadow/schema_parts.h"
 
-/* Restores into `to` what of `from` belongs to a stage and is not there yet; dump is of from. */
-bool wanted_carry(PGconn *from, const struct schema_oids *oids, struct dump *dump, PGconn *to, enum toc_stage stage,
-		  int jobs, size_t *ret_entries, struct fault *f);
+/* Restores into `to` what of `from` belongs to a stage and is not there yet; dump is of from. triggers_late: triggers and
+ * rules belong to the last stage, since the target's role could not keep them from firing. */
+bool wanted_carry(PGconn *from, const struct schema_oids *oids, bool triggers_late, struct dump *dump, PGconn *to,
+		  enum toc_stage stage, int jobs, size_t *ret_entries, struct fault *f);
 
 #endif

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * whole - source transactions are applied whole and in order (order: transaction), so that a reader of the
- * target never sees half of one.
+ * target never sees half of one; or so that the target, which enforces constraints of its own, never does (where
+ * the role may not set session_replication_role).
  *
- * All changes are in one partition then, p->is_whole. Nothing in a record says that it is its transaction's
+ * In the first case all changes are in one partition, p->is_whole. In the second a partition becomes so when it
+ * meets a change of such a table; a batch with records of one has no other's. Nothing in a record says that it is its transaction's
  * last, so an end is known by what follows:
  *
  * 1. A transaction has ended where an accepted change or event of another one follows, or an accepted
@@ -11,6 +13,8 @@
  * 2. A batch commits up to the newest end (p->ended). What is behind it and to be applied is kept in
  *    p->tail and is the beginning of the next batch. That is also how a transaction waits: whatever one
  *    of its records waits for or is stopped by, nothing of it has been applied.
+ *    An event that all partitions wait for ends it, too, though more of it may follow: what is before the event
+ *    must be on the target when it runs.
  * 3. A transaction that fills a batch, or has an event inside (TRUNCATE, a change of columns), is applied in
  *    rounds: the target's transaction stays open until the end is there (whole_run). The first round locks
  *    our progress row under our epoch, the last one moves it.
@@ -71,6 +75,22 @@ bool whole_next(struct lane *l, struct part *p, struct commit_lsn commit,
 		return true;
 	part_set(p, PART_STOPPED, p->poison_why);
 	return false;
+}
+
+bool whole_cut(struct lane *l, struct part *p, const struct sequence *before)
+{
+	whole_end(l, p, before);
+	return !p->needs_seek;
+}
+
+void whole_begin(struct part *p)
+{
+	if (!p->becomes_whole)
+		return;
+	log_debug("%s partition %d: source transactions are applied whole", p->key.topic, p->partition);
+	p->becomes_whole = false;
+	p->is_whole = true;
+	p->ended = p->next;
 }
 
 void whole_passed(struct part *p)
@@ -153,6 +173,7 @@ static bool whole_carefully(struct lane *l, struct part *p, const struct fault *
 
 	log_warn("the source transaction at LSN %s failed (%s): applying it change by change",
 		 lsn_format(p->next.at.position.commit.v, lsn), why->text);
+	lane_reread(l);
 	apply_roll_back(l->apply);
 	p->careful = p->next.at.position.commit;
 	part_rewind(p, 0);
@@ -183,8 +204,10 @@ static bool whole_round(struct lane *l, struct part *p, enum apply_extent extent
 	if (!whole_statement(l, p, extent, &first, &f) ||
 	    !(is_careful ? plan_sequential(plan, &f) : plan_finish(plan, &f)))
 		return whole_poison(l, p, SIZE_MAX, &f);
-	if (apply_round(l->apply, plan, extent, &first, extent != APPLY_MIDDLE, &failure, &f))
+	if (apply_round(l->apply, plan, extent, &first, extent != APPLY_MIDDLE, &failure, &f)) {
+		plan_carry(plan);
 		return true;
+	}
 	if (!fault_is_of_a_row(&f)) {
 		apply_roll_back(l->apply);
 		lane_failed(l, &f);
@@ -276,6 +299,7 @@ void whole_run(struct lane *l)
 	int rounds = 1;
 
 	l->large = NULL;
+	plan_begin(&l->batch.plan);
 	l->is_open = p->is_in_batch = true;
 	for (; whole_round(l, p, extent); rounds++) {
 		if (extent == APPLY_END) {

@@ -116,6 +116,8 @@ static inline struct relation *random_relation(struct arena *a)
 		.fingerprint = random_u64() | 1,
 		.column_count = 1 + random_below(40),
 	};
+	if (rel->routing == ROUTE_GROUP)
+		rel->family = span_str("sales.first");
 	rel->columns = arena_alloc(a, rel->column_count * sizeof(*rel->columns));
 	for (size_t i = 0; i < rel->column_count; i++) {
 		random_column(a, i, &rel->columns[i]);

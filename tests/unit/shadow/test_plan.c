@@ -519,6 +519,9 @@ static void model_execute(struct model *m, const struct plan_exec *e, const stru
 		break;
 	case STATEMENT_UPDATE_ONE:
 	case STATEMENT_DELETE_ONE:
+	case STATEMENT_DELETE_CASCADED:
+	case STATEMENT_DELETE_ONE_CASCADED:
+	case STATEMENT_REKEY_CASCADED:
 	case STATEMENT_OPS:
 		fail();
 	}

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Foreign keys on targets whose role may, or may not, set session_replication_role."""
+import random
+import threading
+
+import psycopg
+import pytest
+
+from conftest import merged
+from following import assert_balanced, assert_follows, wait_caught_up, wait_live
+from rig import wait_until
+
+GRANT = "grant set on parameter session_replication_role to"
+
+FAMILIES = """
+create table a (id int primary key, b int not null, v text);
+create table b (id int primary key, a int not null references a on delete cascade deferrable initially deferred, v text);
+alter table a add foreign key (b) references b on delete cascade deferrable initially deferred;
+create table tree (id int primary key, parent int references tree on delete cascade, v text);
+create table orders (id int primary key, code text not null, v text);
+create table items (ord int references orders on update cascade on delete cascade, n int, v text, primary key (ord, n));
+create table parts (id int primary key, ord int, n int, foreign key (ord, n) references items on update cascade on delete cascade);
+create table notes (id int primary key, ord int references orders on update cascade on delete set null, v text);
+create table marks (ord int references orders on delete cascade, v text);
+alter table marks replica identity full;
+create table chain1 (id int primary key, v text);
+create table chain2 (id int primary key, up int not null references chain1, v text);
+create table chain3 (id int primary key, up int not null references chain2, v text);
+create table free (id int primary key, v text, big text);
+alter table free alter column big set storage external;
+"""
+
+ROWS = """
+begin; insert into a select i, i from generate_series(1, 50) i; insert into b select i, i from generate_series(1, 50) i; commit;
+insert into tree select i, nullif(i / 2, 0) from generate_series(1, 100) i;
+insert into orders select i, 'c' || i from generate_series(1, 60) i;
+insert into items select i, n from generate_series(1, 60) i, generate_series(1, 3) n;
+insert into parts select i * 10 + n, i, n from generate_series(1, 60) i, generate_series(1, 3) n;
+insert into notes select i, 1 + i % 60 from generate_series(1, 100) i;
+insert into marks select 1 + i % 60, 'm' from generate_series(1, 100) i;
+insert into chain1 select i from generate_series(1, 40) i;
+insert into chain2 select i, 1 + i % 40 from generate_series(1, 80) i;
+insert into chain3 select i, 1 + i % 80 from generate_series(1, 160) i;
+insert into free select i, 'v', repeat('x', 5000) from generate_series(1, 50) i;
+"""
+
+FAMILY = {"a": "public.a", "b": "public.a", "tree": "public.tree", "orders": "public.items", "items": "public.items",
+          "parts": "public.items", "notes": "public.items", "marks": "public.items", "chain1": "public.chain1",
+          "chain2": "public.chain1", "chain3": "public.chain1", "free": None}
+
+
+def as_role(m, right):
+    """The target's database belongs to a role without further rights; the migration runs there as it."""
+    role = "fk_may" if right else "fk_may_not"
+    admin = m.target.server
+    if not admin.value("select exists (select from pg_roles where rolname = %s)", role):
+        admin.execute(f"create role {role} login createdb")
+        if right:
+            admin.execute(f"{GRANT} {role}")
+    admin.execute(f'alter database "{m.target.name}" owner to {role}')
+    m.write(merged(m.config, {"target": {"uri": m.target.uri(user=role)}}))
+    return role
+
+
+def new(migration, right, schema=FAMILIES + ROWS, **config):
+    m = migration(**config)
+    m.source.execute(schema)
+    as_role(m, right)
+    return m
+
+
+def routings(m):
+    """Name of each table -> its routing and why, as check prints it."""
+    items = json_items(m)
+    tables = [item["text"] for item in items if item["object"] == "table" and " -> " in item["text"]]
+    return {text.split(" -> ")[0].removeprefix("public."): text.split(", routing ")[1] for text in tables}
+
+
+def json_items(m):
+    import json
+    return json.loads(m.run_cli("check", "--json").stdout)["items"]
+
+
+class Session(threading.Thread):
+    """Random transactions on the families; one that the source refuses is rolled back."""
+
+    def __init__(self, db, seed):
+        super().__init__(daemon=True)
+        self.db, self.rng = db, random.Random(seed)
+        self.done = self.refused = 0
+        self.is_over = threading.Event()
+        self.start()
+
+    def run(self):
+        with self.db.connect() as connection:
+            while not self.is_over.is_set():
+                try:
+                    with connection.transaction():
+                        for _ in range(self.rng.randint(1, 4)):
+                            connection.execute(self.statement())
+                    self.done += 1
+                except (psycopg.errors.IntegrityError, psycopg.errors.DeadlockDetected):
+                    self.refused += 1
+
+    def statement(self):
+        rng = self.rng
+        x, y, z = rng.randint(1, 120), rng.randint(1, 120), rng.randint(1, 1_000_000)
+        return rng.choice([
+            f"insert into b values ({x}, {x}, 'n'); insert into a values ({x}, {x}, 'n')",
+            f"insert into a values ({x}, {y}, 'n'); insert into b values ({y}, {x}, 'n')",
+            f"update a set b = {y} where id = {x}",
+            f"delete from a where id = {x}",
+            f"update b set v = 'z{z}' where a = {x}",
+            f"insert into tree values ({x}, (select max(id) from tree where id < {x}))",
+            f"update tree set parent = {y} where id = {x} and {y} < {x}",
+            f"delete from tree where id = {x}",
+            f"insert into orders values ({x}, 'n'); insert into items select {x}, n from generate_series(1, 3) n;"
+            f"insert into parts select {x} * 10 + n, {x}, n from generate_series(1, 3) n; insert into marks values ({x}, 'n')",
+            f"update orders set id = {y} where id = {x}",
+            f"update orders set id = id + 1000 where id between {x} and {x + 3};"
+            f"update orders set id = id - 1000 where id between {x + 1000} and {x + 1003}",
+            f"delete from orders where id = {x}",
+            f"delete from orders where id in ({x}, {y}); insert into orders values ({x}, 'again')",
+            f"update items set n = n + 10, v = 'z{z}' where ord = {x}",
+            f"update items set n = n - 10 where ord = {x} and n > 10",
+            f"delete from items where ord = {x} and n = 2",
+            f"update notes set ord = {y} where id = {x}",
+            f"update parts set id = -id where ord = {x}",
+            f"delete from marks where ord = {x}",
+            f"insert into chain1 values ({x}); insert into chain2 values ({x + 200}, {x}); insert into chain3 values ({z}, {x + 200})",
+            f"delete from chain3 where up = {y}; delete from chain2 where id = {y}",
+            f"update chain1 set id = {z} where id = {x}",
+            f"update chain2 set up = {y}, v = 'z{z}' where id = {x}",
+            f"update free set v = 'z{z}' where id = {x}",
+            f"update free set id = {x + 1000} where id = {x}; update free set id = {x} where id = {x + 1000}",
+        ])
+
+    def end(self):
+        self.is_over.set()
+        self.join(60)
+
+
+def work(m, rng, sessions=4, transactions=400, in_between=None):
+    threads = [Session(m.source, rng.random()) for _ in range(sessions)]
+    for goal in ([transactions // 2, transactions] if in_between else [transactions]):
+        wait_until(lambda: sum(t.done for t in threads) >= goal and all(t.is_alive() for t in threads), 120,
+                   lambda: f"{goal} transactions; {[(t.done, t.refused, t.is_alive()) for t in threads]}")
+        if in_between and goal < transactions:
+            in_between()
+    for thread in threads:
+        thread.end()
+
+
+def assert_no_incident(m):
+    log = m.log()
+    assert "stopped in front of" not in log and "-> stopped" not in log
+
+
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize("order", ["key", "transaction"])
+def test_families(migration, rng, right, order):
+    """Cycles, cascades, chains, deferred and not, under load from several sessions, and a kill -9."""
+    m = new(migration, right, order=order)
+    routing = routings(m)
+    for table, family in FAMILY.items():
+        expected = "transaction" if order == "transaction" else "group" if family and not right else "table" if table == "marks" else "key"
+        assert routing[table].split(":")[0] == expected, table
+        if expected == "group":
+            assert f"family {family} of " in routing[table] and "may not set session_replication_role" in routing[table]
+    m.start()
+    wait_live(m)
+
+    def kill():
+        m.kill9()
+        m.start()
+    work(m, rng, in_between=kill)
+    m.source.execute("truncate orders cascade; insert into orders select i, 'x' from generate_series(1, 20) i;"
+                     "insert into items select i, 1 from generate_series(1, 20) i")
+    m.source.execute("begin; insert into b values (9001, 9002); insert into a values (9002, 9001); truncate tree; commit")
+    work(m, rng, transactions=100)
+    assert_follows(m, timeout=180)
+    for db in m.targets():
+        assert_balanced(m, db)
+        keys = db.value("select count(*) from pg_constraint where contype = 'f' and connamespace = 'public'::regnamespace")
+        assert keys == m.source.value("select count(*) from pg_constraint where contype = 'f'")
+    assert_no_incident(m)
+    m.stop()
