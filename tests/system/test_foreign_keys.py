@@ -178,7 +178,7 @@ def test_families(migration, rng, right, order):
                      "insert into items select i, 1 from generate_series(1, 20) i")
     m.source.execute("begin; insert into b values (9001, 9002); insert into a values (9002, 9001); truncate tree; commit")
     work(m, rng, transactions=100)
-    assert_follows(m, timeout=180)
+    assert_follows(m, timeout=60)
     for db in m.targets():
         assert_balanced(m, db)
         keys = db.value("select count(*) from pg_constraint where contype = 'f' and connamespace = 'public'::regnamespace")

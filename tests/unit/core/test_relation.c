@@ -180,7 +180,9 @@ static void anything_else_is_refused(void **state)
 		{ "\"identity\":\"d\"", "\"identity\":\"df\"", "\"identity\"" },
 		{ "\"keyless\":false", "\"keyless\":true", "\"keyless\"" },
 		{ "\"merge\":true", "\"merge\":1", "\"merge\"" },
-		{ "\"routing\":\"key\"", "\"routing\":\"group\"", "\"routing\"" },
+		{ "\"routing\":\"key\"", "\"routing\":\"nowhere\"", "\"routing\"" },
+		{ "\"routing\":\"key\"", "\"routing\":\"group\"", "\"family\"" },
+		{ "\"routing\":\"key\"", "\"routing\":\"key\",\"family\":\"f\"", "relation" },
 		{ "c15d213aa4d7a795", "c15d213aa4d7a79", "\"fingerprint\"" },
 		{ "c15d213aa4d7a795", "C15D213AA4D7A795", "\"fingerprint\"" },
 		{ "\"columns\":[", "\"columns\":[7,", "\"name\"" },
@@ -412,6 +414,27 @@ static void a_table_routed_as_a_whole_is_in_one_partition(void **state)
 	assert_int_equal(relation_partition(rel, buf_span(&rig.out), 64), first);
 }
 
+static void a_family_shares_a_partition_while_its_copied_rows_spread(void **state)
+{
+	struct relation *rel = orders();
+	int by_key, spread = 0;
+
+	for (int i = 0; i < 1000; i++) {
+		rel->target_table = span_str(i % 2 ? "a" : "b");
+		rel->family = span_str("sales.a");
+		key(rel, i, "x");
+		rel->routing = ROUTE_KEY;
+		by_key = relation_partition(rel, buf_span(&rig.out), 64);
+		rel->routing = ROUTE_GROUP;
+		assert_int_equal(relation_partition(rel, buf_span(&rig.out), 64), 51);
+		assert_int_equal(relation_copy_partition(rel, buf_span(&rig.out), 64), by_key);
+		spread += by_key != 51;
+		rel->family = span_str("sales.c");
+		assert_int_not_equal(relation_partition(rel, buf_span(&rig.out), 64), 51);
+	}
+	assert_in_range(spread, 900, 1000);
+}
+
 /* All changes are in one partition, while copied rows spread as they always do. */
 static void with_whole_transactions_only_changes_share_a_partition(void **state)
 {
@@ -452,6 +475,7 @@ int main(void)
 		TEST(partitions_are_stable),
 		TEST(keys_spread_over_the_partitions),
 		TEST(a_table_routed_as_a_whole_is_in_one_partition),
+		TEST(a_family_shares_a_partition_while_its_copied_rows_spread),
 		TEST(with_whole_transactions_only_changes_share_a_partition),
 	};
 

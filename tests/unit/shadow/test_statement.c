@@ -70,7 +70,7 @@ static int set_up(void **state)
 
 static void assert_sql(struct fixture *x, enum statement_op op, const char *expected)
 {
-	bool sets = op != STATEMENT_DELETE && op != STATEMENT_DELETE_ONE;
+	bool sets = op != STATEMENT_DELETE && op != STATEMENT_DELETE_ONE && op != STATEMENT_DELETE_CASCADED;
 	struct statement_key k = { &x->table, op, sets ? &x->sets : NULL };
 	struct buf out;
 
@@ -338,6 +338,30 @@ static void a_merged_table_has_its_origin_in_the_key_and_in_what_is_inserted(voi
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $2, 'public.t delete')");
 }
 
+static void a_cascade_may_have_deleted_some_already(void **state)
+{
+	assert_sql(*state, STATEMENT_DELETE_CASCADED,
+		   "WITH w AS (DELETE FROM \"public\".\"t\" AS t USING unnest($1) AS k(o1) "
+		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 RETURNING 1) "
+		   "SELECT foreshadow.expect(greatest((SELECT count(*) FROM w), $2), $2, 'public.t delete')");
+}
+
+static void a_cascade_may_have_given_the_row_its_new_key_already(void **state)
+{
+	struct fixture *x = *state;
+
+	x->sets = 1 << ID;
+	assert_sql(x, STATEMENT_REKEY_CASCADED,
+		   "WITH k AS MATERIALIZED (SELECT * FROM unnest($1, $2) AS k(o1, n1)), "
+		   "w AS (UPDATE \"public\".\"t\" AS t SET \"id\" = k.n1 FROM k "
+		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.n1 RETURNING 1), "
+		   "v AS (UPDATE \"public\".\"t\" AS t SET \"id\" = k.n1 FROM k "
+		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 AND NOT EXISTS (SELECT FROM \"public\".\"t\" AS x "
+		   "WHERE x.\"id\" OPERATOR(pg_catalog.=) k.n1) RETURNING 1) "
+		   "SELECT foreshadow.expect((SELECT count(*) FROM w) + (SELECT count(*) FROM v), $3, "
+		   "'public.t key change')");
+}
+
 #define unit(f) cmocka_unit_test_setup(f, set_up)
 
 int main(void)
@@ -358,6 +382,8 @@ int main(void)
 		unit(a_filter_over_the_key_keeps_rows_on_their_side),
 		unit(an_update_across_a_filter_is_three_statements_that_count),
 		unit(a_merged_table_has_its_origin_in_the_key_and_in_what_is_inserted),
+		unit(a_cascade_may_have_deleted_some_already),
+		unit(a_cascade_may_have_given_the_row_its_new_key_already),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
