@@ -302,6 +302,12 @@ static void lane_drop_parts(struct lane *l)
 
 static void lane_serve_ops(struct lane *l)
 {
+	uint64_t signals;
+
+	/* All that were signalled are served now. Who asks whether an op waits (whole.c, batch_wait) sees later ones only,
+	 * also while there is so much to read that the lane never waits. */
+	if (read(l->ops_fd, &signals, sizeof(signals)) < 0 && errno != EAGAIN)
+		log_debug("eventfd: %m");
 	for (;;) {
 		struct lane_op *op;
 
@@ -436,9 +442,8 @@ static void *lane_main(void *arg)
 	}
 	while (!l->is_stopping) { /* the role thread still has ops for us */
 		struct pollfd fd = { l->ops_fd, POLLIN, 0 };
-		uint64_t n;
 
-		if (poll(&fd, 1, -1) > 0 && read(l->ops_fd, &n, sizeof(n)) > 0)
+		if (poll(&fd, 1, -1) > 0)
 			lane_serve_ops(l);
 	}
 	finish_end(l);
