@@ -247,6 +247,23 @@ def test_a_rekey_of_a_missing_row_is_reported(migration):
     assert "public.items key change: 0 rows, expected 1" in m.log()
 
 
+def test_rows_that_hold_only_together_go_on_when_the_key_is_deferrable(migration):
+    """One statement deletes parents and children: its changes are in no order that each of them holds in."""
+    m = new(migration, False)
+    process = m.start()
+    wait_live(m)
+    m.source.execute("with gone as (delete from chain1 where id = 40 returning id), up as (delete from chain2 where up = 40 returning id)"
+                     " delete from chain3 where up in (select id from up)")
+    # The foreign key is checked at the end of that statement, which sees neither.
+    process.wait_log("-> stopped", 60)
+    assert "violates foreign key constraint" in m.log()
+    m.stop()
+    for db in m.targets():
+        db.execute("alter table chain2 alter constraint chain2_up_fkey deferrable; alter table chain3 alter constraint chain3_up_fkey deferrable")
+    m.start()
+    assert_follows(m)
+
+
 FIRING = ("create table log (id serial primary key, what text);"
           "create function note() returns trigger language plpgsql as $$ begin insert into public.log (what) values (tg_op);"
           " return new; end $$;"
