@@ -313,7 +313,10 @@ static bool conf_entry(struct conf *c, struct conf_value *v, yaml_node_t *node, 
 		return false;
 	if (!v->key->set(c->out, v, f))
 		return false;
-	snprintf(section, sizeof(section), "%s.*", v->key->section);
+	if (strcmp(v->key->name, "*") == 0)
+		snprintf(section, sizeof(section), "%s.*", v->key->section);
+	else
+		snprintf(section, sizeof(section), "%s", v->key->name);
 	return !v->is_map || conf_map(c, section, node, f);
 }
 

@@ -23,7 +23,7 @@ enum conf_type {
 	CONF_MAP,        /* a section: its keys have its name as section */
 	CONF_MAPS,       /* a list of sections: set is called as each begins, then for its keys */
 	CONF_ENTRY,      /* text, ~ or a section: set is called with the text (or NULL), then for its
-			    keys, whose section is "<section>.*" */
+			    keys, whose section is its name, or "<section>.*" for the row "*" */
 	CONF_LATER_TEXT, /* known, but not in this version: refused, but for the value in `only` */
 	CONF_LATER_LIST, /* the same, but for an empty one */
 };

@@ -10,6 +10,7 @@
  */
 #include "core/migration.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -23,6 +24,7 @@
 enum {
 	MIGRATION_ARENA_MAX = 16 << 20,
 	MIGRATION_NAME_MAX = 40,
+	HTTP_TOKEN_MIN = 16, /* guessed over the network */
 	KAFKA_SETTINGS_MAX = 200,
 };
 
@@ -610,6 +612,103 @@ static bool set_lanes(void *out, const struct conf_value *v, struct fault *f)
 	return strcmp(v->text, "auto") == 0 || conf_int(v, 1, MIGRATION_LANES_MAX, &m->lanes, f);
 }
 
+/* Where it is served. */
+
+static bool is_port(const char *text)
+{
+	size_t n = strlen(text);
+
+	return n > 0 && n <= 5 && strspn(text, "0123456789") == n && atoi(text) > 0 && atoi(text) <= 65535;
+}
+
+/* host:port; an IPv6 address stands in brackets. Cuts text into the two. */
+static bool split_address(char *text, const char **ret_host, const char **ret_port)
+{
+	char *colon = strrchr(text, ':');
+	bool has_brackets = *text == '[';
+
+	if (!colon || colon == text || !is_port(colon + 1))
+		return false;
+	*colon = 0;
+	if (has_brackets) {
+		if (colon[-1] != ']')
+			return false;
+		colon[-1] = 0;
+	}
+	*ret_host = text + has_brackets;
+	*ret_port = colon + 1;
+	return **ret_host && (has_brackets || !strchr(text, ':'));
+}
+
+static bool set_http(void *out, const struct conf_value *v, struct fault *f)
+{
+	struct migration_http *http = &((struct migration *)out)->http;
+	char *copy;
+
+	if (v->text || v->is_map)
+		http->line = v->line;
+	if (!v->text)
+		return true;
+	copy = arena_str(v->arena, span_str(v->text));
+	if (!copy)
+		return no_memory(v, f);
+	if (!split_address(copy, &http->host, &http->port))
+		return conf_refuse(v, f, "expected %s, found \"%.64s\"", v->key->expected, v->raw);
+	http->listen = v->text;
+	return true;
+}
+
+/* It goes into a header as it is. */
+static bool is_token(const char *text)
+{
+	for (const char *p = text; *p; p++)
+		if (*p <= ' ' || *p > '~')
+			return false;
+	return strlen(text) >= HTTP_TOKEN_MIN;
+}
+
+static bool set_http_token(void *out, const struct conf_value *v, struct fault *f)
+{
+	struct migration *m = out;
+
+	if (!conf_whole_variable(v->arena, v->raw))
+		return conf_refuse(v, f, "a literal token is refused; next step: write ${VAR} in its place");
+	log_secret(v->text);
+	if (!is_token(v->text))
+		return conf_refuse(v, f, "expected %s in that variable", v->key->expected);
+	m->http.token = v->text;
+	return true;
+}
+
+/* Who can read it without being on this machine? */
+static bool is_loopback(const char *host)
+{
+	struct in6_addr v6;
+	struct in_addr v4;
+
+	if (inet_pton(AF_INET, host, &v4) == 1)
+		return (ntohl(v4.s_addr) >> 24) == 127;
+	if (inet_pton(AF_INET6, host, &v6) == 1)
+		return IN6_IS_ADDR_LOOPBACK(&v6);
+	return strcmp(host, "localhost") == 0;
+}
+
+static bool check_http(const struct migration *m, struct fault *f)
+{
+	const struct migration_http *http = &m->http;
+
+	if (!http->line)
+		return true;
+	if (!http->listen)
+		return fault(f, FAULT_USAGE, "%s:%d: http.listen: missing; expected host:port", m->path, http->line);
+	if (http->token || is_loopback(http->host))
+		return true;
+	return fault(f, FAULT_USAGE,
+		     "%s:%d: http: %s can be reached from other machines, so a token is needed; next step: "
+		     "http: {listen: \"%s\", token: \"${VAR}\"}, or listen on 127.0.0.1",
+		     m->path, http->line, http->listen, http->listen);
+}
+
 #define A_MAP         "a map of keys"
 #define A_URI         "a libpq URI or keyword string"
 #define SOME_PATTERNS "a list of patterns schema.table, with * and ?"
@@ -679,7 +778,9 @@ static const struct conf_key keys[] = {
 	{ "", "limits", CONF_MAP, false, A_MAP, NULL, NULL, NULL },
 	{ "limits", "retained_wal", LATER, false, NULL, NULL, NULL, NULL },
 	{ "limits", "memory", LATER, false, NULL, NULL, NULL, NULL },
-	{ "", "http", LATER, false, NULL, NULL, NULL, NULL },
+	{ "", "http", CONF_ENTRY, false, "host:port, or {listen: host:port, token: ${VAR}}", NULL, NULL, set_http },
+	{ "http", "listen", CONF_TEXT, false, "host:port", NULL, NULL, set_http },
+	{ "http", "token", CONF_TEXT, false, "16 or more characters without blanks", NULL, NULL, set_http_token },
 };
 /* clang-format on */
 
@@ -720,7 +821,7 @@ static bool migration_fill(struct migration *m, struct span text, struct fault *
 	make_names(m);
 	if (arena_failed(&m->arena))
 		return fault(f, FAULT_USAGE, "%s: too large when read", m->path);
-	return check_servers(m, f) && mappings_check(&m->mappings, m->path, f);
+	return check_servers(m, f) && check_http(m, f) && mappings_check(&m->mappings, m->path, f);
 }
 
 bool migration_parse(struct migration *m, const char *path, struct span text, struct fault *f)

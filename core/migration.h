@@ -23,6 +23,14 @@ enum schema_change_policy { SCHEMA_CHANGE_APPLY, SCHEMA_CHANGE_RECOPY, SCHEMA_CH
 
 enum { MIGRATION_LANES_MAX = 64 };
 
+/* Where the numbers are served; an address that others can reach has a token. */
+struct migration_http {
+	const char *listen;              /* as in the file, "host:port"; NULL: nowhere */
+	const char *host, *port;
+	const char *token;               /* what requests must show, or NULL */
+	int line;                        /* 0: not given */
+};
+
 struct migration {
 	struct arena arena;
 	const char *path;                /* of the YAML file */
@@ -41,6 +49,7 @@ struct migration {
 	enum migration_order order;
 	int copy_jobs;                   /* default 4 */
 	int lanes;                       /* 0: auto; up to MIGRATION_LANES_MAX */
+	struct migration_http http;      /* http: */
 
 	/* names, made by migration_read */
 	const char *slot, *publication;  /* foreshadow_<name> */

@@ -228,7 +228,31 @@ static const struct refusal {
 	{ BASE "copy: {rate: 50MB/s}\n", { "copy.rate", "not in this version" } },
 	{ BASE "verify: {window: 5s}\n", { "verify.window", "not in this version" } },
 	{ BASE "limits: {memory: 256MB}\n", { "limits.memory", "not in this version" } },
-	{ BASE "http: \"127.0.0.1:8321\"\n", { "http", "not in this version" } },
+	/* where it is served */
+	{ BASE "http: \"0.0.0.0:8321\"\n",
+	  { "m.yaml:6: http:", "0.0.0.0:8321 can be reached from other machines", "token" } },
+	{ BASE "http: \"[::]:8321\"\n", { "can be reached from other machines" } },
+	{ BASE "http: \"[::ffff:127.0.0.1]:8321\"\n", { "can be reached from other machines" } },
+	{ BASE "http: \"localhost.example:8321\"\n", { "can be reached from other machines" } },
+	{ BASE "http: {listen: \"10.0.0.1:80\"}\n", { "can be reached from other machines" } },
+	{ BASE "http: 8321\n", { "m.yaml:6: http: expected host:port", "8321" } },
+	{ BASE "http: \"127.0.0.1\"\n", { "expected host:port" } },
+	{ BASE "http: \":8321\"\n", { "expected host:port" } },
+	{ BASE "http: \"127.0.0.1:\"\n", { "expected host:port" } },
+	{ BASE "http: \"127.0.0.1:0\"\n", { "expected host:port" } },
+	{ BASE "http: \"127.0.0.1:65536\"\n", { "expected host:port" } },
+	{ BASE "http: \"127.0.0.1:80x\"\n", { "expected host:port" } },
+	{ BASE "http: \"::1:8321\"\n", { "expected host:port" } },
+	{ BASE "http: \"[]:8321\"\n", { "expected host:port" } },
+	{ BASE "http: \"[:8321\"\n", { "expected host:port" } },
+	{ BASE "http: [a]\n", { "http", "expected host:port" } },
+	{ BASE "http: {}\n", { "m.yaml:6: http.listen: missing" } },
+	{ BASE "http: {token: \"${FS_TOKEN}\"}\n", { "http.listen: missing" } },
+	{ BASE "http: {listen: \"127.0.0.1:1\", port: 1}\n", { "unknown key http.port" } },
+	{ BASE "http: {listen: \"127.0.0.1:1\", token: literal-and-long-enough}\n",
+	  { "http.token", "a literal token is refused" } },
+	{ BASE "http: {listen: \"127.0.0.1:1\", token: \"${FS_SHORT}\"}\n", { "http.token", "16 or more" } },
+	{ BASE "http: {listen: \"127.0.0.1:1\", token: \"${FS_BLANK}\"}\n", { "without blanks" } },
 	/* settings of Kafka that are ours */
 	{ NAME "kafka: {acks: 1}\n", { "m.yaml:2: kafka.acks", "all replicas" } },
 	{ NAME "kafka: {enable.idempotence: false}\n", { "enable.idempotence" } },
@@ -263,9 +287,50 @@ static const struct refusal {
 	{ NAME "source: \"postgresql://h/d\"\n", { "m.yaml:2: source", "a map with uri" } },
 };
 
+static void assert_served(const char *yaml, const char *host, const char *port, const char *token)
+{
+	struct migration m;
+	char text[600];
+
+	snprintf(text, sizeof(text), "%s%s", BASE, yaml);
+	must_parse(&m, text);
+	assert_string_equal(m.http.host, host);
+	assert_string_equal(m.http.port, port);
+	if (token)
+		assert_string_equal(m.http.token, token);
+	else
+		assert_null(m.http.token);
+	migration_release(&m);
+}
+
+static void it_is_served_on_loopback_or_with_a_token(void **state)
+{
+	struct migration m;
+
+	(void)state;
+	must_parse(&m, BASE "http: ~\n");
+	assert_null(m.http.listen);
+	migration_release(&m);
+	setenv("FS_TOKEN", "0123456789abcdef", 1);
+	setenv("FS_PORT", "81", 1);
+	assert_served("http: \"127.0.0.1:8321\"\n", "127.0.0.1", "8321", NULL);
+	assert_served("http: 127.9.9.9:${FS_PORT}\n", "127.9.9.9", "81", NULL);
+	assert_served("http: localhost:8321\n", "localhost", "8321", NULL);
+	assert_served("http: \"[::1]:8321\"\n", "::1", "8321", NULL);
+	assert_served("http: {listen: \"127.0.0.1:1\"}\n", "127.0.0.1", "1", NULL);
+	assert_served("http: {listen: \"0.0.0.0:1\", token: \"${FS_TOKEN}\"}\n", "0.0.0.0", "1",
+		      "0123456789abcdef");
+	assert_served("http: {token: \"${FS_TOKEN}\", listen: \"[::]:1\"}\n", "::", "1", "0123456789abcdef");
+	unsetenv("FS_TOKEN");
+	unsetenv("FS_PORT");
+}
+
 static void what_is_wrong_is_refused_with_its_place(void **state)
 {
 	(void)state;
+	setenv("FS_TOKEN", "0123456789abcdef", 1);
+	setenv("FS_SHORT", "0123456789abcde", 1);
+	setenv("FS_BLANK", "0123456789 abcdef", 1);
 	for (size_t i = 0; i < sizeof(refusals) / sizeof(*refusals); i++) {
 		const struct refusal *r = &refusals[i];
 		struct fault f = { .kind = FAULT_NONE };
@@ -299,6 +364,7 @@ static const char *const literals[] = {
 	"kafka: {sasl.oauthbearer.client.secret: canary}\n",
 	"kafka: {ssl.key.pem: canary}\n",
 	"kafka: {schema.registry.url: \"http://u:canary@h\"}\n",
+	"http: {listen: \"h:1\", token: canary-canary-canary}\n",
 	"source: \"postgresql://u:canary@h/d\"\n",
 };
 
@@ -503,6 +569,7 @@ int main(void)
 		cmocka_unit_test(the_smallest_file_gets_all_defaults),
 		cmocka_unit_test(every_key_of_this_version_is_taken),
 		cmocka_unit_test(mappings_are_names_as_the_catalog_has_them),
+		cmocka_unit_test(it_is_served_on_loopback_or_with_a_token),
 		cmocka_unit_test(what_is_wrong_is_refused_with_its_place),
 		cmocka_unit_test(a_literal_password_is_refused_and_not_shown),
 		cmocka_unit_test(a_literal_password_is_refused_with_the_ways_out),
