@@ -11,6 +11,7 @@
 #include "core/log.h"
 #include "core/registry.h"
 #include "ingest/life.h"
+#include "ingest/tally.h"
 
 enum {
 	RECEIVE_MAX = 4096, /* messages between two looks at everything else */
@@ -77,6 +78,8 @@ static void show_phase(struct ingest_status *s, enum ingest_phase phase, const c
 		return;
 	pthread_mutex_lock(&s->lock);
 	s->numbers.phase = phase;
+	if (!s->numbers.well_us)
+		s->numbers.well_us = clock_us();
 	snprintf(s->numbers.problem, sizeof(s->numbers.problem), "%.255s", problem);
 	log_redact(s->numbers.problem);
 	pthread_mutex_unlock(&s->lock);
@@ -92,13 +95,48 @@ static void show_copies(const struct life *l, struct ingest_numbers *n)
 		snprintf(n->copy_names[i], sizeof(n->copy_names[i]), "%.*s", SPAN_ARG(names[i]));
 }
 
+static uint64_t copied_bytes(const struct ingest_numbers *n)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < n->copy_count; i++)
+		bytes += n->copies[i].bytes;
+	return bytes;
+}
+
+/* What of the numbers shows that a generation moves. A new one starts them anew, and is no movement. */
+struct mark {
+	uint64_t generation, acked, copied;
+	size_t tables_complete;
+	struct boundary confirmed;
+};
+
+static struct mark mark_of(const struct ingest_numbers *n)
+{
+	return (struct mark) { n->generation, n->acked, copied_bytes(n), n->tables_complete, n->confirmed };
+}
+
+static bool is_well(const struct ingest_numbers *n, const struct mark *before)
+{
+	const struct mark now = mark_of(n);
+
+	if ((n->lag_bytes == 0 && n->outstanding == 0) ||
+	    boundary_cmp(now.confirmed, before->confirmed) > 0)
+		return true;
+	return now.generation == before->generation &&
+	       (now.acked > before->acked || now.copied > before->copied ||
+		now.tables_complete > before->tables_complete);
+}
+
 static void show(const struct life *l, struct ingest_status *s)
 {
 	struct stream_totals decoded = stream_totals(l->stream);
 	struct publish_totals published = publish_totals(l->publish);
 	struct ingest_numbers *n = &s->numbers;
+	struct mark before;
 
 	pthread_mutex_lock(&s->lock);
+	before = mark_of(n);
 	n->generation = l->generation;
 	n->decoded = decoded.changes;
 	n->transactions = decoded.transactions;
@@ -112,6 +150,8 @@ static void show(const struct life *l, struct ingest_status *s)
 	n->source_end = l->source_end;
 	n->lag_bytes = l->source_end > n->confirmed.v ? l->source_end - n->confirmed.v : 0;
 	show_copies(l, n);
+	if (is_well(n, &before))
+		n->well_us = clock_us();
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -198,7 +238,7 @@ static bool is_reached(const struct life *l, struct boundary until)
 	       boundary_cmp(publish_confirmed(l->publish), until) >= 0;
 }
 
-static enum outcome stream_on(struct life *l, struct ingest_status *status, struct fault *f)
+static enum outcome stream_on(struct life *l, struct ingest_status *status, struct tally *tally, struct fault *f)
 {
 	struct boundary until = l->options->until;
 	int64_t shown_us = 0;
@@ -215,6 +255,7 @@ static enum outcome stream_on(struct life *l, struct ingest_status *status, stru
 			return OUTCOME_FAULT;
 		if (status && now - shown_us > STATUS_US) {
 			show(l, status);
+			tally_show(tally, l->options->metrics, l->stream);
 			shown_us = now;
 		}
 		if (is_reached(l, until))
@@ -267,6 +308,7 @@ static enum outcome live(struct ingest *r, struct fault *f)
 			  .registry = r->registry,
 			  .event_fd = -1 };
 	enum outcome outcome = OUTCOME_FAULT;
+	struct tally tally = { NULL };
 	char text[LSN_TEXT];
 
 	r->streaming_us = 0;
@@ -275,7 +317,7 @@ static enum outcome live(struct ingest *r, struct fault *f)
 		r->has_streamed = true;
 		r->streaming_us = clock_us();
 		show_phase(r->status, INGEST_STREAMING, "");
-		outcome = stream_on(&l, r->status, f);
+		outcome = stream_on(&l, r->status, &tally, f);
 		if (outcome == OUTCOME_FAULT && life_is_stopped(&l))
 			outcome = OUTCOME_STOPPED; /* in the middle of something: the next start
 						      does it again */
@@ -283,6 +325,7 @@ static enum outcome live(struct ingest *r, struct fault *f)
 			log_warn("%s", f->text);
 		if (r->status)
 			show(&l, r->status);
+		tally_show(&tally, r->options->metrics, l.stream);
 		log_info("generation ends generation=%llu confirmed=%s decoded=%llu published=%llu",
 			 (unsigned long long)l.generation,
 			 lsn_format(publish_confirmed(l.publish).v, text),
@@ -291,6 +334,7 @@ static enum outcome live(struct ingest *r, struct fault *f)
 	} else if (life_is_stopped(&l)) {
 		outcome = OUTCOME_STOPPED;
 	}
+	tally_release(&tally);
 	life_close(&l);
 	return outcome;
 }

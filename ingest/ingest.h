@@ -17,6 +17,7 @@
 
 #include <stdatomic.h>
 
+#include "core/metric.h"
 #include "core/migration.h"
 #include "ingest/copy.h"
 
@@ -28,6 +29,7 @@ struct ingest_options {
 	const atomic_bool *stop; /* end as soon as what was published is acknowledged */
 	int stop_fd;             /* becomes readable with stop; -1: none */
 	const char *instance;    /* for messages and application_name */
+	struct metrics *metrics; /* NULL: nobody looks */
 	bool topics_exist; /* topics are neither made nor checked: a broker without admin calls */
 	int patience_ms;   /* how long the first generation may fail to start before that is a fault
 			    */
@@ -56,6 +58,7 @@ struct ingest_numbers {
 	struct copy_progress copies[INGEST_COPIES_SHOWN];
 	char copy_names[INGEST_COPIES_SHOWN][64];
 	char problem[256]; /* WAITING: why */
+	int64_t well_us;   /* clock_us: when it last moved, or had nothing to do */
 };
 
 /* Shared with whoever wants to show it. */

@@ -606,6 +606,12 @@ struct stream_totals stream_totals(const struct stream *s)
 	return s->totals;
 }
 
+const struct event_count *stream_counts(const struct stream *s, size_t *ret_count)
+{
+	*ret_count = s->count_count;
+	return s->counts;
+}
+
 struct stream *stream_new(const struct stream_conf *conf, struct fault *f)
 {
 	struct stream *s = calloc(1, sizeof(*s));

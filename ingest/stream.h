@@ -89,6 +89,9 @@ struct stream_totals {
 	int64_t commit_us; /* commit time of the newest transaction on the source */
 };
 struct stream_totals stream_totals(const struct stream *s);
+/* Records per table since the migration began, as the next barrier has them: *ret_count, in an order
+ * that only grows. Valid until the next call that may add one. */
+const struct event_count *stream_counts(const struct stream *s, size_t *ret_count);
 
 /* Does the message describe this version? Pure; for tests. */
 bool stream_is_version(const struct relation *rel, const struct pgoutput_relation *message);

@@ -69,6 +69,7 @@ void batch_committed(struct lane *l)
 		if (!p->is_in_batch)
 			continue;
 		p->is_in_batch = false;
+		lane_moved(l, p, part_goal(p));
 		p->have = *part_goal(p);
 		if (p->needs_seek)
 			part_rewind(p, p->seek_delay_us);

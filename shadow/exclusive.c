@@ -325,6 +325,7 @@ static void exclusive_do(struct exclusive_run *r)
 	log_info("exclusive event at %s done: %s of %zu tables",
 		 progress_position_format(r->ev.head.position, at),
 		 names[r->ev.exclusive.kind], r->ev.exclusive.table_count);
+	lane_moved(l, r->part, &next);
 	part_moved(r->part, &next);
 	exclusive_pass(l, r->part);
 	l->has_old_copies = true;

@@ -15,12 +15,13 @@ enum { INCIDENT_FLUSH_MS = 5000 };
 struct incident {
 	struct kafka_conf conf;
 	const char *topic;
+	struct metrics *metrics;
 	pthread_mutex_t lock;
 	rd_kafka_t *producer; /* made by the first report */
 	rd_kafka_queue_t *events;
 };
 
-struct incident *incident_new(const struct migration *m)
+struct incident *incident_new(const struct migration *m, struct metrics *metrics)
 {
 	struct incident *i = calloc(1, sizeof(*i));
 
@@ -28,6 +29,7 @@ struct incident *incident_new(const struct migration *m)
 		return NULL;
 	i->conf = (struct kafka_conf) { m->kafka, m->kafka_count, "foreshadow-incidents" };
 	i->topic = m->incidents_topic;
+	i->metrics = metrics;
 	pthread_mutex_init(&i->lock, NULL);
 	return i;
 }
@@ -129,11 +131,21 @@ static bool incident_produce(struct incident *i, const struct incident_report *r
 	       fault(f, FAULT_ENVIRONMENT, "not acknowledged in %d s", INCIDENT_FLUSH_MS / 1000);
 }
 
+/* The class of the SQLSTATE (23: a constraint), or what kind of fault it is without one. */
+static void incident_count(const struct incident *i, const struct incident_report *r)
+{
+	char class[3] = { r->fault->sqlstate[0], r->fault->sqlstate[0] ? r->fault->sqlstate[1] : 0, 0 };
+
+	metric_add(metric_cell(i->metrics, METRIC_INCIDENTS, *class ? class : fault_kind_name(r->fault->kind), r->role, NULL),
+		   1);
+}
+
 void incident_send(struct incident *i, const struct incident_report *r)
 {
 	struct fault f = { 0 };
 	char *json = incident_json(r);
 
+	incident_count(i, r);
 	pthread_mutex_lock(&i->lock);
 	if (!json || !incident_produce(i, r, json, &f))
 		log_warn("incident not written to %s: %s", i->topic, f.text);

@@ -9,6 +9,7 @@
 #define SHADOW_INCIDENT_H
 
 #include "core/event.h"
+#include "core/metric.h"
 #include "core/migration.h"
 
 struct incident_report {
@@ -21,8 +22,10 @@ struct incident_report {
 };
 
 struct incident;
-struct incident *incident_new(const struct migration *m);
+/* metrics may be NULL. */
+struct incident *incident_new(const struct migration *m, struct metrics *metrics);
 void incident_free(struct incident *i);
+/* Counts it, too. */
 void incident_send(struct incident *i, const struct incident_report *r);
 /* One line for the log and the status: table, key, op, position, ordinal, offset, the reason. */
 void incident_text(const struct incident_report *r, char *text, size_t n);

@@ -244,26 +244,6 @@ static void lane_look_at_copies(struct lane *l)
 		lane_failed(l, &f);
 }
 
-static void lane_publish(struct lane *l)
-{
-	for (size_t i = 0; i < l->part_count; i++) {
-		const struct part *p = l->parts[i];
-		struct shadow_status_part s = {
-			.is_ours = true,
-			.state = p->state,
-			.barrier = p->have.at.barrier,
-			.barrier_us = p->have.barrier_us,
-			.is_dry = p->is_dry && p->ahead_count == 0,
-			.since_us = p->since_us,
-			.changes = p->have.changes,
-			.covered = p->have.covered,
-		};
-
-		memcpy(s.why, p->why, sizeof(s.why));
-		shadow_status_set(l->role->status, p->topic, p->partition, &s);
-	}
-}
-
 static void lane_take_part(struct lane *l, const struct lane_op *op)
 {
 	struct part **parts = l->parts;

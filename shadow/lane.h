@@ -13,6 +13,7 @@
 #ifndef SHADOW_LANE_H
 #define SHADOW_LANE_H
 
+#include "core/metric.h"
 #include "shadow/consume.h"
 #include "shadow/gate.h"
 #include "shadow/incident.h"
@@ -51,6 +52,7 @@ struct lane_role {
 	struct gate gate;
 	struct shadow_status *status;
 	struct incident *incidents;
+	struct metric_cell *applied, *covered, *copied; /* of METRIC_CHANGES; may be NULL */
 	bool (*schema_finish)(void *arg, bool is_copied, struct fault *f);
 	bool (*learn)(void *arg, int32_t schema_id, struct fault *f);
 	void *arg;

@@ -44,6 +44,38 @@ bool lane_plain(struct lane *l, struct fault *f)
 	return apply_pause(l->apply, f);
 }
 
+void lane_publish(struct lane *l)
+{
+	for (size_t i = 0; i < l->part_count; i++) {
+		const struct part *p = l->parts[i];
+		struct shadow_status_part s = {
+			.is_ours = true,
+			.state = p->state,
+			.barrier = p->have.at.barrier,
+			.barrier_us = p->have.barrier_us,
+			.is_dry = p->is_dry && p->ahead_count == 0 &&
+				  !consume_has_more(p->consume, p->topic, p->partition, p->next.next_offset),
+			.since_us = p->since_us,
+			.changes = p->have.changes,
+			.covered = p->have.covered,
+			.offset = p->have.next_offset,
+			.read_offset = p->next.next_offset,
+			.is_failing = l->is_down,
+			.at_us = clock_us(),
+		};
+
+		snprintf(s.why, sizeof(s.why), "%s", *p->why || !l->is_down ? p->why : l->down_text);
+		shadow_status_set(l->role->status, p->topic, p->partition, &s);
+	}
+}
+
+void lane_moved(const struct lane *l, const struct part *p, const struct progress *now)
+{
+	metric_add(p->topic == CONSUME_CHANGES ? l->role->applied : l->role->copied,
+		   now->changes - p->have.changes);
+	metric_add(l->role->covered, now->covered - p->have.covered);
+}
+
 static struct lane_table *lane_table_known(struct lane *l, uint64_t fingerprint)
 {
 	struct lane_table *t = l->tables[fingerprint % LANE_TABLE_BUCKETS];
@@ -241,6 +273,7 @@ void lane_failed(struct lane *l, const struct fault *f)
 			log_warn("%s; trying again", f->text);
 		l->is_down = true;
 		snprintf(l->down_sqlstate, sizeof(l->down_sqlstate), "%s", f->sqlstate);
+		snprintf(l->down_text, sizeof(l->down_text), "%.255s", f->text);
 		delay_us = lane_backoff_us(l);
 	}
 	if (!l->conn || PQstatus(l->conn) != CONNECTION_OK) {

@@ -81,6 +81,7 @@ struct lane {
 	bool has_wasted_tables;      /* table_arena holds what tables that were refused have left */
 	bool has_old_copies;         /* the rows about copies must be read before anything is applied */
 	char down_sqlstate[6];       /* why, as it was last logged */
+	char down_text[256];
 	int backoff_ms;
 	int64_t retry_us;           /* connection: not before */
 	struct part **parts;
@@ -107,6 +108,10 @@ struct lane {
 };
 
 /* lane_state.c */
+/* What the partitions are doing, for other threads. Also within what takes long. */
+void lane_publish(struct lane *l);
+/* The target has taken a partition to `now`: counts what it applied. */
+void lane_moved(const struct lane *l, const struct part *p, const struct progress *now);
 /* The connection in plain mode, for statements of our own. */
 bool lane_plain(struct lane *l, struct fault *f);
 /*

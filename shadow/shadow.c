@@ -137,9 +137,12 @@ static bool shadow_connect(struct shadow *s, struct fault *f)
 	while (!shadow_must_stop(s)) {
 		s->conn = pg_connect(migration_target(s->migration, s->role), PG_PLAIN,
 				     role_traits(s->role)->application, f);
-		if (s->conn && progress_prepare(s->conn, f) && shadow_lock(s, f))
+		if (s->conn && progress_prepare(s->conn, f) && shadow_lock(s, f)) {
+			shadow_status_problem(s->lanes_share.status, NULL);
 			return true;
+		}
 		pg_close(&s->conn);
+		shadow_status_problem(s->lanes_share.status, f->text);
 		if (f->kind != FAULT_ENVIRONMENT)
 			return false;
 		if (!has_logged)
@@ -240,6 +243,14 @@ static bool shadow_turn(struct shadow *s, struct fault *f)
 	return shadow_check(s, f);
 }
 
+static struct metric_cell *shadow_stage(const struct shadow *s, const char *stage)
+{
+	struct metric_cell *c = metric_cell(s->options->metrics, METRIC_CHANGES, stage, role_traits(s->role)->name, NULL);
+
+	metric_add(c, 0);
+	return c;
+}
+
 static bool shadow_start(struct shadow *s, struct fault *f)
 {
 	struct lane_role *share = &s->lanes_share;
@@ -248,7 +259,10 @@ static bool shadow_start(struct shadow *s, struct fault *f)
 	if (lanes > s->migration->partition_count)
 		lanes = s->migration->partition_count;
 	share->versions = versions_new(share->control);
-	share->incidents = incident_new(s->migration);
+	share->incidents = incident_new(s->migration, s->options->metrics);
+	share->applied = shadow_stage(s, "applied");
+	share->covered = shadow_stage(s, "covered");
+	share->copied = shadow_stage(s, "copied");
 	if (!share->versions || !share->incidents)
 		return fault(f, FAULT_INTERNAL, "no memory for a role");
 	if (!shadow_connect(s, f))
@@ -258,6 +272,8 @@ static bool shadow_start(struct shadow *s, struct fault *f)
 		if (!s->lanes[s->lane_count])
 			return false;
 	}
+	metric_set(metric_cell(s->options->metrics, METRIC_LANES, role_traits(s->role)->name, NULL, NULL),
+		   s->lane_count);
 	return shadow_must_stop(s) || shadow_new_member(s, f);
 }
 

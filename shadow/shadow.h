@@ -15,12 +15,14 @@
 
 #include "core/codec.h"
 #include "core/control.h"
+#include "core/metric.h"
 #include "core/migration.h"
 #include "shadow/status.h"
 
 struct shadow_options {
 	const char *instance;      /* one process per role, instance and migration */
 	int lanes;                 /* 0: auto */
+	struct metrics *metrics;   /* NULL: nobody looks */
 	const atomic_bool *stop;   /* set by a signal or another role; seen within 100 ms */
 	/* Builds what was left out before the copies; idempotent, may take long. is_copied: tables wait for it to
 	 * become live; else it only looks whether all is built. NULL: nothing. */

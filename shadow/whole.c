@@ -313,6 +313,7 @@ void whole_run(struct lane *l)
 			break;
 		}
 		extent = has_ended(p) ? APPLY_END : APPLY_MIDDLE;
+		lane_publish(l);
 	}
 	l->is_open = false;
 	/* What woke us may have been theirs. */
