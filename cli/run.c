@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/monitor.h"
 #include "cli/until.h"
 #include "core/clock.h"
 #include "core/log.h"
@@ -61,6 +62,8 @@ struct run {
 	bool is_reached;             /* what --until asks for */
 	int stop_fd, ended_fd;       /* eventfds: stop was set; a role's thread has ended */
 	struct ingest_status *ingest;
+	struct shadow_status *status[2]; /* by enum role */
+	struct monitor *monitor;         /* NULL: nothing is served */
 	struct runner runners[RUN_ROLES];
 };
 
@@ -124,7 +127,6 @@ static bool run_apply(struct run *run, enum run_role role, struct fault *f)
 {
 	struct apply_hooks hooks = { run, role_of(role), NULL, NULL };
 	const struct migration *m = run->m;
-	struct shadow_status *status = shadow_status_new(m->partition_count);
 	struct control *control = open_control(run, f);
 	bool ok = control != NULL;
 
@@ -136,16 +138,16 @@ static bool run_apply(struct run *run, enum run_role role, struct fault *f)
 				&(struct shadow_options) {
 					.instance = run->instance,
 					.lanes = m->lanes,
+					.metrics = monitor_metrics(run->monitor),
 					.stop = &run->stop,
 					.schema_finish = finish_schema,
 					.learn = m->registry_url ? learn_schema : NULL,
 					.arg = &hooks,
 				},
-				control, hooks.framing, status, f);
+				control, hooks.framing, run->status[hooks.role], f);
 	control_close(control);
 	registry_free(hooks.registry);
 	framing_free(hooks.framing);
-	shadow_status_free(status);
 	return ok;
 }
 
@@ -156,6 +158,7 @@ static bool run_ingest(struct run *run, struct fault *f)
 				  .stop = &run->stop,
 				  .stop_fd = run->stop_fd,
 				  .instance = run->instance,
+				  .metrics = monitor_metrics(run->monitor),
 				  .patience_ms = START_PATIENCE_MS,
 			  },
 			  run->ingest, f);
@@ -179,6 +182,19 @@ static void *runner_main(void *arg)
 }
 
 /* ---- before they start ---- */
+
+static bool serve(struct run *run, struct fault *f)
+{
+	struct monitor_conf conf = {
+		.m = run->m,
+		.ingest = run->ingest,
+		.status = { run->status[ROLE_SHADOW], run->status[ROLE_PRIMARY] },
+	};
+
+	for (int i = 0; i < RUN_ROLES; i++)
+		conf.is_wanted[i] = run->runners[i].is_wanted;
+	return monitor_start(&conf, &run->monitor, f);
+}
 
 static bool choose_roles(struct run *run, const char *role, struct fault *f)
 {
@@ -277,6 +293,7 @@ static int block_signals(void)
 
 static bool start(struct run *run, struct fault *f)
 {
+	monitor_stage(run->monitor, HEALTH_RUNNING);
 	for (int i = 0; i < RUN_ROLES; i++) {
 		struct runner *r = &run->runners[i];
 		if (!r->is_wanted)
@@ -352,6 +369,7 @@ static bool join(struct run *run, struct fault *f)
 	bool ok = true;
 	uint64_t one = 1;
 
+	monitor_stage(run->monitor, HEALTH_ENDING);
 	atomic_store(&run->stop, true);
 	if (write(run->stop_fd, &one, sizeof(one)) < 0)
 		log_warn("eventfd: %s", strerror(errno));
@@ -420,7 +438,9 @@ bool cmd_run(struct cli *c, struct fault *f)
 	run.ended_fd = eventfd(0, EFD_CLOEXEC);
 	run.stop_fd = eventfd(0, EFD_CLOEXEC);
 	run.ingest = ingest_status_new();
-	bool ok = read_scope(&run, f) && prepare_topics(&run, signal_fd, &is_stopped, f) &&
+	for (int i = 0; i < 2; i++)
+		run.status[i] = shadow_status_new(c->m.partition_count);
+	bool ok = serve(&run, f) && read_scope(&run, f) && prepare_topics(&run, signal_fd, &is_stopped, f) &&
 		  (!wants_targets(&run) || prepare_targets(&run, f));
 	if (ok) {
 		until.table_count = run.table_count;
@@ -432,10 +452,13 @@ bool cmd_run(struct cli *c, struct fault *f)
 		if (ok && run.is_reached)
 			ok = set_sequences(&run, f) && build_late(&run, signal_fd, f);
 	}
+	monitor_stop(run.monitor);
 	close(signal_fd);
 	close(run.ended_fd);
 	close(run.stop_fd);
 	ingest_status_free(run.ingest);
+	for (int i = 0; i < 2; i++)
+		shadow_status_free(run.status[i]);
 	arena_release(&run.arena);
 	return ok || is_stopped;
 }
