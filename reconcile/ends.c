@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "reconcile/ends.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/clock.h"
+
+enum {
+	PATIENCE_US = 60 * 1000 * 1000,
+	POLL_MS = 20,
+	LIST_BYTES = 16 << 20,
+};
+
+const char *const ends_role_names[2] = { "shadow", "primary" };
+
+bool ends_mark(struct ends *e, struct ends_moment *ret, struct fault *f)
+{
+	/* Before version 17 a message alone is not flushed: the transaction's commit record is. */
+	PGresult *r = pg_query(e->source, f,
+			       "SELECT pg_catalog.pg_logical_emit_message(false, 'foreshadow', 'verify'),"
+			       " pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(),"
+			       " pg_catalog.set_config('synchronous_commit', 'local', true)");
+	bool ok;
+
+	if (!r)
+		return fault_in(f, "source");
+	ok = lsn_parse(pg_value(r, 0, 0), &ret->lsn);
+	ret->xid = strtoull(PQgetvalue(r, 0, 1), NULL, 10);
+	snprintf(ret->at, sizeof(ret->at), "%s", PQgetvalue(r, 0, 2));
+	PQclear(r);
+	return ok || fault(f, FAULT_INPUT, "source: the server gave no WAL position");
+}
+
+static bool ask_barrier(struct ends *e, enum role role, uint64_t *ret_lsn, struct fault *f)
+{
+	const char *values[] = { e->m->name, e->m->changes_topic };
+	PGresult *r = pg_query_params(e->targets[role], f,
+				      "SELECT min(barrier_lsn) FROM foreshadow.progress"
+				      " WHERE migration = $1 AND topic = $2",
+				      2, values);
+
+	*ret_lsn = 0;
+	if (!r)
+		return fault_in(f, "%s", ends_role_names[role]);
+	lsn_parse(pg_value(r, 0, 0), ret_lsn);
+	PQclear(r);
+	return true;
+}
+
+bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f)
+{
+	int64_t moved_us = clock_us();
+	uint64_t seen = 0, barrier;
+	char wanted[LSN_TEXT], stands[LSN_TEXT];
+
+	for (;;) {
+		if (!ask_barrier(e, role, &barrier, f))
+			return false;
+		if (barrier >= lsn)
+			return true;
+		if (barrier > seen)
+			moved_us = clock_us();
+		seen = barrier;
+		if (clock_us() - moved_us > PATIENCE_US)
+			return fault(f, FAULT_ENVIRONMENT,
+				     "the %s does not move: it contains the source up to %s, wanted: "
+				     "%s; next step: see that foreshadow run is running (foreshadow "
+				     "status)",
+				     ends_role_names[role], lsn_format(barrier, stands),
+				     lsn_format(lsn, wanted));
+		if (!tail_poll(e->tail, POLL_MS, f))
+			return false;
+	}
+}
+
+bool ends_places(struct ends *e, enum role role, struct position *ret_places, struct fault *f)
+{
+	const char *values[] = { e->m->name, e->m->changes_topic };
+	PGresult *r = pg_query_params(e->targets[role], f,
+				      "SELECT partition, commit_lsn, seq FROM foreshadow.progress"
+				      " WHERE migration = $1 AND topic = $2 ORDER BY partition",
+				      2, values);
+	bool ok;
+
+	if (!r)
+		return fault_in(f, "%s", ends_role_names[role]);
+	ok = PQntuples(r) == e->m->partition_count;
+	for (int p = 0; ok && p < PQntuples(r); p++) {
+		ok = pg_i64(r, p, 0) == p && lsn_parse(pg_value(r, p, 1), &ret_places[p].commit.v);
+		ret_places[p].seq = (uint64_t)pg_i64(r, p, 2);
+	}
+	PQclear(r);
+	return ok || fault(f, FAULT_INPUT, "%s: foreshadow.progress lacks rows of this migration",
+			   ends_role_names[role]);
+}
+
+bool ends_read_to(struct ends *e, const struct position *places, struct fault *f)
+{
+	int64_t deadline_us = clock_us() + PATIENCE_US;
+
+	for (int p = 0; p < e->m->partition_count; p++)
+		while (!tail_has(e->tail, p, places[p])) {
+			if (!tail_poll(e->tail, POLL_MS, f))
+				return false;
+			if (clock_us() > deadline_us)
+				return fault(f, FAULT_ENVIRONMENT,
+					     "topic %s partition %d: records that the target has "
+					     "applied do not come",
+					     e->m->changes_topic, p);
+		}
+	return true;
+}
+
+static const char unsettled_sql[] =
+    "SELECT pg_catalog.count(*) FROM pg_catalog.unnest($1::pg_catalog.text[]) x"
+    " WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a"
+    "  WHERE a.backend_xid = x::pg_catalog.xid8::pg_catalog.xid"
+    "  AND (a.state LIKE 'idle in transaction%' OR a.query_start > $2::pg_catalog.timestamptz))";
+
+bool ends_is_settled(struct ends *e, const struct snapshot *s, const struct ends_moment *since,
+		     bool *ret_is_settled, struct fault *f)
+{
+	const char *values[2] = { NULL, since->at };
+	struct buf list;
+	char text[24];
+	PGresult *r;
+
+	buf_init(&list, LIST_BYTES);
+	for (size_t i = 0; i < s->running_count; i++)
+		if (s->running[i] < since->xid) {
+			snprintf(text, sizeof(text), "%" PRIu64, s->running[i]);
+			pg_quote_element(&list, span_str(text));
+		}
+	*ret_is_settled = list.n == 0;
+	if (*ret_is_settled || buf_failed(&list)) {
+		buf_release(&list);
+		return true;
+	}
+	buf_str(&list, "}");
+	values[0] = buf_cstr(&list);
+	r = pg_query_params(e->source, f, unsettled_sql, 2, values);
+	buf_release(&list);
+	if (!r)
+		return fault_in(f, "source");
+	*ret_is_settled = pg_i64(r, 0, 0) == 0;
+	PQclear(r);
+	return true;
+}
+
+bool ends_begin(PGconn *conn, struct fault *f)
+{
+	return pg_do(conn, f, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+}
+
+bool ends_commit(PGconn *conn, struct fault *f)
+{
+	return pg_do(conn, f, "COMMIT");
+}

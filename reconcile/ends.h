@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * ends - the servers that are compared, and what is asked of them besides rows: how far they are.
+ *
+ * Thread: the connections'.
+ */
+#ifndef RECONCILE_ENDS_H
+#define RECONCILE_ENDS_H
+
+#include "core/migration.h"
+#include "reconcile/tail.h"
+#include "reconcile/verdict.h"
+
+struct ends {
+	const struct migration *m;
+	PGconn *source, *targets[2]; /* by role; NULL: not looked at */
+	struct tail *tail;
+};
+
+extern const char *const ends_role_names[2];
+
+/* A moment of the source: every transaction that is in the WAL before it has a lower xid, and ran
+ * statements that began before `at` (the source's clock). */
+struct ends_moment {
+	uint64_t lsn; /* a boundary behind everything that was committed before */
+	uint64_t xid;
+	char at[64];
+};
+
+/* Emits a small logical message. */
+bool ends_mark(struct ends *e, struct ends_moment *ret, struct fault *f);
+/* Waits until the target contains everything before lsn, and takes in the stream meanwhile.
+ * FAULT_ENVIRONMENT when its barriers have not moved for a while. */
+bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f);
+/* Where each partition of the target is, as the transaction that is open sees it. */
+bool ends_places(struct ends *e, enum role role, struct position *ret_places, struct fault *f);
+/* Reads the stream up to these places. */
+bool ends_read_to(struct ends *e, const struct position *places, struct fault *f);
+/*
+ * Does S see every transaction that committed before the moment? Those that run in S and are older must be
+ * known not to have committed by then: they idle in their transaction, or run a statement that is newer.
+ */
+bool ends_is_settled(struct ends *e, const struct snapshot *s, const struct ends_moment *since,
+		     bool *ret_is_settled, struct fault *f);
+/* A transaction in which all statements see the same. */
+bool ends_begin(PGconn *conn, struct fault *f);
+bool ends_commit(PGconn *conn, struct fault *f);
+
+#endif

@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "reconcile/judge.h"
+
+#include <stdlib.h>
+
+#include "core/log.h"
+#include "reconcile/image.h"
+
+enum {
+	ROUNDS = 40,
+	ROUND_BYTES = 1 << 30,
+	SQL_BYTES = 256 << 20,
+	BETWEEN_MAX = 5000, /* events of a keyless table whose rows are asked for one by one */
+};
+
+/* One round. Everything lives in its arena. */
+struct round {
+	struct judge *j;
+	struct arena arena;
+	const struct span *keys;
+	size_t key_count;
+	struct verdict_row *rows[2]; /* by server, per key */
+	struct snapshot snapshot;
+	bool is_settled;
+	struct position *places;
+	struct image_maker images;
+	struct fault *f;
+};
+
+/* An event of the key, or of the whole table. */
+struct known_event {
+	const struct tail_event *e;
+	bool is_seen, is_applied;
+};
+
+static bool no_memory(struct fault *f)
+{
+	return fault(f, FAULT_INTERNAL, "no memory for the rows of suspect keys");
+}
+
+static PGconn *server_conn(const struct round *r, enum digest_server server)
+{
+	return server == DIGEST_SOURCE ? r->j->ends->source : r->j->ends->targets[r->j->role];
+}
+
+/* ---- rows ---- */
+
+static int find_key(const struct round *r, struct span key)
+{
+	for (size_t i = 0; i < r->key_count; i++)
+		if (span_eq(r->keys[i], key))
+			return (int)i;
+	return -1;
+}
+
+static bool take_rows(struct round *r, enum digest_server server, const PGresult *result)
+{
+	size_t columns = r->j->digest->column_count;
+
+	r->rows[server] = arena_alloc(&r->arena, r->key_count * sizeof(**r->rows) + 1);
+	for (int row = 0; r->rows[server] && row < PQntuples(result); row++) {
+		int i = find_key(r, pg_value(result, row, 0));
+		struct span *texts;
+
+		if (i < 0)
+			continue;
+		r->rows[server][i].count += pg_i64(result, row, 1);
+		texts = arena_alloc(&r->arena, columns * sizeof(*texts) + 1);
+		for (size_t c = 0; texts && c < columns; c++) {
+			struct span text = pg_value(result, row, (int)c + 2);
+
+			texts[c] = text.p ? arena_dup(&r->arena, text) : text;
+		}
+		r->rows[server][i].texts = texts;
+	}
+	return !arena_failed(&r->arena) || no_memory(r->f);
+}
+
+static bool read_rows(struct round *r, enum digest_server server)
+{
+	struct digest_plan plan = { .digest = r->j->digest,
+				    .server = server,
+				    .range = r->j->range,
+				    .seed = r->j->seed };
+	struct buf sql, list;
+	PGresult *result = NULL;
+	bool ok;
+
+	buf_init(&sql, SQL_BYTES);
+	buf_init(&list, SQL_BYTES);
+	digest_rows(&plan, &sql);
+	for (size_t i = 0; i < r->key_count; i++)
+		pg_quote_element(&list, r->keys[i]);
+	buf_str(&list, "}");
+	if (buf_failed(&sql) || buf_failed(&list))
+		no_memory(r->f);
+	else
+		result = pg_query_params(server_conn(r, server), r->f, buf_cstr(&sql), 1,
+					 (const char *const[]) { buf_cstr(&list) });
+	buf_release(&sql);
+	buf_release(&list);
+	ok = result && take_rows(r, server, result);
+	PQclear(result);
+	return ok;
+}
+
+static bool read_source(struct round *r)
+{
+	PGconn *conn = r->j->ends->source;
+	PGresult *result;
+	bool ok;
+
+	if (!ends_begin(conn, r->f))
+		return false;
+	result = pg_query(conn, r->f, "SELECT pg_catalog.pg_current_snapshot()");
+	if (!result)
+		return false;
+	ok = snapshot_parse(pg_value(result, 0, 0), &r->arena, &r->snapshot) ||
+	     fault(r->f, FAULT_INPUT, "source: not a snapshot: %s", PQgetvalue(result, 0, 0));
+	PQclear(result);
+	return ok && read_rows(r, DIGEST_SOURCE) && ends_commit(conn, r->f) &&
+	       ends_is_settled(r->j->ends, &r->snapshot, &r->j->since, &r->is_settled, r->f);
+}
+
+static bool read_target(struct round *r)
+{
+	struct ends *e = r->j->ends;
+	PGconn *conn = e->targets[r->j->role];
+	struct ends_moment now;
+
+	r->places = arena_alloc(&r->arena, (size_t)e->m->partition_count * sizeof(*r->places));
+	return (r->places || no_memory(r->f)) && ends_mark(e, &now, r->f) &&
+	       ends_wait(e, r->j->role, now.lsn, r->f) && ends_begin(conn, r->f) &&
+	       ends_places(e, r->j->role, r->places, r->f) && read_rows(r, DIGEST_TARGET) &&
+	       ends_commit(conn, r->f) && ends_read_to(e, r->places, r->f);
+}
+
+/* ---- events ---- */
+
+static struct known_event know(const struct round *r, const struct tail_event *e)
+{
+	return (struct known_event) {
+		.e = e,
+		.is_seen = snapshot_sees(&r->snapshot, snapshot_widen(&r->snapshot, e->xid)),
+		.is_applied = position_cmp(e->position, r->places[e->partition]) <= 0,
+	};
+}
+
+/* Those of a stream key (NULL: all), in the order of the stream. */
+static struct known_event *events_of(struct round *r, const uint64_t *hash, size_t *ret_count)
+{
+	const struct tail *t = r->j->ends->tail;
+	struct known_event *found = NULL;
+	size_t n = 0;
+
+	for (int pass = 0; pass < 2; pass++) {
+		if (pass && !(found = arena_alloc(&r->arena, n * sizeof(*found) + 1)))
+			return NULL;
+		n = 0;
+		for (size_t i = 0; i < t->event_count; i++) {
+			const struct tail_event *e = &t->events[i];
+
+			if (hash && e->kind != TAIL_TABLE && e->key_hash != *hash)
+				continue;
+			if (pass)
+				found[n] = know(r, e);
+			n++;
+		}
+	}
+	*ret_count = n;
+	return found;
+}
+
+static int compare_events(const void *a, const void *b)
+{
+	const struct known_event *x = a, *y = b;
+	int order = position_cmp(x->e->position, y->e->position);
+
+	/* A row's old key goes before its new one comes. */
+	return order ? order : (x->e->kind == TAIL_GONE ? -1 : y->e->kind == TAIL_GONE);
+}
+
+static bool is_same_events(const struct known_event *events, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (events[i].is_seen != events[i].is_applied)
+			return false;
+	return true;
+}
+
+/* ---- verdicts ---- */
+
+static uint64_t since(const struct known_event *events, size_t n)
+{
+	for (size_t i = n; i-- > 0;)
+		if (events[i].is_applied)
+			return events[i].e->position.commit.v;
+	return 0;
+}
+
+static void report(struct round *r, size_t i, enum verdict_hop hop, uint64_t since_lsn)
+{
+	struct judge *j = r->j;
+	const struct verdict_row *s = &r->rows[DIGEST_SOURCE][i], *t = &r->rows[DIGEST_TARGET][i];
+
+	j->found_count++;
+	j->found(j->arg, &(struct difference) {
+				 .digest = j->digest,
+				 .role = j->role,
+				 .key = r->keys[i],
+				 .source_count = s->count,
+				 .target_count = t->count,
+				 .source = s->count ? s->texts : NULL,
+				 .target = t->count ? t->texts : NULL,
+				 .hop = hop,
+				 .since_lsn = since_lsn,
+			 });
+}
+
+/* The last event that S sees (of is_seen), or that was applied, and what it left behind. */
+static bool last_image(struct round *r, struct span key, const struct known_event *events, size_t n,
+		       bool of_seen, struct verdict_image *ret)
+{
+	const struct tail_event **list = arena_alloc(&r->arena, n * sizeof(*list) + 1);
+	size_t count = 0;
+
+	if (!list)
+		return no_memory(r->f);
+	for (size_t i = 0; i < n; i++)
+		if (of_seen ? events[i].is_seen : events[i].is_applied)
+			list[count++] = events[i].e;
+	return image_of_key(&r->images, key, list, count, ret, r->f);
+}
+
+static bool judge_keyed(struct round *r, size_t i, enum verdict *ret)
+{
+	struct verdict_case c = { .column_count = r->j->digest->column_count,
+				  .source = r->rows[DIGEST_SOURCE][i],
+				  .target = r->rows[DIGEST_TARGET][i],
+				  .is_settled = r->is_settled };
+	struct known_event *events;
+	enum verdict_hop hop;
+	uint64_t hash = 0;
+	size_t n = 0;
+	bool has_hash = image_key_hash(&r->images, r->keys[i], &hash);
+
+	/* Without the stream's key any event of the table may be one of this row. */
+	events = events_of(r, r->j->digest->has_stream_key ? &hash : NULL, &n);
+	if (!events)
+		return no_memory(r->f);
+	if (r->j->digest->has_stream_key) {
+		/* A key that no row of the source can have: no event is about it, but for a TRUNCATE. */
+		if (!has_hash)
+			events = events_of(r, &(uint64_t) { 0 }, &n);
+		qsort(events, n, sizeof(*events), compare_events);
+		for (size_t k = 0; k < n; k++)
+			c.sees_event = c.sees_event || events[k].is_seen;
+	}
+	c.is_same = is_same_events(events, n);
+	if (r->j->digest->has_stream_key && has_hash &&
+	    (!last_image(r, r->keys[i], events, n, true, &c.source_image) ||
+	     !last_image(r, r->keys[i], events, n, false, &c.target_image)))
+		return false;
+	*ret = verdict_key(&c, &hop);
+	if (*ret == VERDICT_DIVERGED)
+		report(r, i, hop, since(events, n));
+	return true;
+}
+
+/* What the events that only one of the two sides knows made of the counts; *ret_known: can it be told? */
+static bool count_between(struct round *r, const struct known_event *events, size_t n,
+			  int64_t *between, bool *ret_known)
+{
+	size_t differing = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (events[i].is_seen != events[i].is_applied) {
+			differing++;
+			if (events[i].e->kind != TAIL_ROW)
+				return true;
+		}
+	if (differing > BETWEEN_MAX)
+		return true;
+	for (size_t i = 0; i < n; i++) {
+		struct span keys[2] = { { 0 } };
+		int sign = events[i].is_applied ? 1 : -1;
+
+		if (events[i].is_seen == events[i].is_applied)
+			continue;
+		if (!image_of_row(&r->images, events[i].e, keys, r->f))
+			return false;
+		for (int side = 0; side < 2; side++) {
+			int at = keys[side].p ? find_key(r, keys[side]) : -1;
+
+			if (at >= 0)
+				between[at] += side == 0 ? -sign : sign;
+		}
+	}
+	*ret_known = true;
+	return true;
+}
+
+static bool judge_keyless(struct round *r, enum verdict *verdicts)
+{
+	int64_t *between = arena_alloc(&r->arena, r->key_count * sizeof(*between) + 1);
+	struct known_event *events;
+	bool is_known = false;
+	size_t n;
+
+	events = events_of(r, NULL, &n);
+	if (!between || !events)
+		return no_memory(r->f);
+	if (!count_between(r, events, n, between, &is_known))
+		return false;
+	for (size_t i = 0; i < r->key_count; i++) {
+		verdicts[i] = is_known ? verdict_count(r->rows[DIGEST_SOURCE][i].count,
+						       r->rows[DIGEST_TARGET][i].count, between[i],
+						       r->is_settled)
+				       : VERDICT_LATER;
+		if (verdicts[i] == VERDICT_DIVERGED)
+			report(r, i, HOP_UNKNOWN, since(events, n));
+	}
+	return true;
+}
+
+static bool round_judge(struct round *r, enum verdict *verdicts)
+{
+	if (r->j->digest->is_keyless)
+		return judge_keyless(r, verdicts);
+	for (size_t i = 0; i < r->key_count; i++)
+		if (!judge_keyed(r, i, &verdicts[i]))
+			return false;
+	return true;
+}
+
+/* ---- rounds ---- */
+
+/* keys: those to be judged; those to be judged later are left in it. */
+static bool round_run(struct judge *j, struct span *keys, size_t *n, struct fault *f)
+{
+	struct round r = { .j = j, .keys = keys, .key_count = *n, .f = f };
+	enum verdict *verdicts;
+	size_t left = 0;
+	bool ok;
+
+	arena_init(&r.arena, ROUND_BYTES);
+	image_init(&r.images, j->ends, j->digest, j->seed, &r.arena);
+	verdicts = arena_alloc(&r.arena, *n * sizeof(*verdicts) + 1);
+	ok = (verdicts || no_memory(f)) && read_source(&r) && read_target(&r);
+	/* What is not in the index cannot be told from what did not happen. */
+	if (ok && !j->ends->tail->has_overflowed && !j->ends->tail->has_copy) {
+		ok = round_judge(&r, verdicts);
+		for (size_t i = 0; ok && i < *n; i++) {
+			j->explained_count += verdicts[i] == VERDICT_EXPLAINED;
+			if (verdicts[i] == VERDICT_LATER)
+				keys[left++] = keys[i];
+		}
+		*n = left;
+	}
+	arena_release(&r.arena);
+	return ok;
+}
+
+bool judge_keys(struct judge *j, const struct span *keys, size_t n, struct fault *f)
+{
+	struct span left[JUDGE_BATCH];
+	const struct tail *t = j->ends->tail;
+
+	memcpy(left, keys, n * sizeof(*left));
+	for (int i = 0; i < ROUNDS && n > 0 && !t->has_overflowed && !t->has_copy; i++)
+		if (!round_run(j, left, &n, f))
+			return false;
+	if (n)
+		log_debug("%.*s: %zu keys could not be judged", SPAN_ARG(j->digest->label), n);
+	j->open_count += n;
+	return true;
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * judge - suspect keys of one table and target: which of them really differ?
+ *
+ * In rounds. Each reads the suspects' rows on the source in a snapshot S, waits until the target contains
+ * S, reads their rows there together with the places of its partitions, reads the stream up to those
+ * places, and lets verdict decide. What is to be judged later goes into the next round. The tail must have
+ * been watching the table since before the suspects were found.
+ *
+ * Thread: the connections'.
+ */
+#ifndef RECONCILE_JUDGE_H
+#define RECONCILE_JUDGE_H
+
+#include "reconcile/digest.h"
+#include "reconcile/ends.h"
+
+/* A difference that is certain. Texts are of the digest's columns, absent for NULL. */
+struct difference {
+	const struct digest *digest;
+	enum role role;
+	struct span key;                    /* digest.h */
+	int64_t source_count, target_count; /* rows; 0: there is none */
+	const struct span *source, *target; /* NULL: there is no row */
+	enum verdict_hop hop;
+	uint64_t since_lsn;                 /* of the last change that the stream knows of; 0: none */
+};
+
+struct judge {
+	struct ends *ends;
+	const struct digest *digest;
+	enum role role;
+	struct digest_range range;
+	int64_t seed;
+	struct ends_moment since; /* taken after the tail began to watch */
+	void (*found)(void *arg, const struct difference *d);
+	void *arg;
+	size_t found_count, explained_count, open_count; /* open: could not be judged */
+};
+
+enum { JUDGE_BATCH = 500 };
+
+/* At most JUDGE_BATCH keys. False: a server or Kafka. */
+bool judge_keys(struct judge *j, const struct span *keys, size_t n, struct fault *f);
+
+#endif

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * scrub - all of a table, in chunks, against one or two targets.
+ *
+ * A chunk: the tail begins to watch the table; the source's digest; a mark behind it; when a target contains
+ * the mark, its digest. Leaves that differ are drilled, keys that differ are judged (judge.h). Chunks are
+ * ranges of a key column whose order is the same on both servers, else the whole table is one; their
+ * size follows the time they take.
+ *
+ * Thread: the connections'.
+ */
+#ifndef RECONCILE_SCRUB_H
+#define RECONCILE_SCRUB_H
+
+#include "reconcile/judge.h"
+
+enum { SCRUB_FOUND_MAX = 1000 }; /* differences of a table and role; then it is given up */
+
+struct scrub_result {
+	int64_t row_count;    /* of the source, compared */
+	size_t found_count, explained_count, open_count;
+	bool is_cut;          /* too many differences: not looked at to its end */
+};
+
+struct scrub {
+	struct ends *ends;
+	const struct digest *digests[2]; /* by role; NULL: not compared. Same source, same columns or fewer */
+	int64_t seed;
+	void (*found)(void *arg, const struct difference *d);
+	void *arg;
+	int64_t chunk_rows;   /* how many to take next */
+	struct scrub_result results[2];
+	uint64_t first_lsn;   /* of the first mark; 0: none yet */
+};
+
+void scrub_init(struct scrub *s, struct ends *ends, int64_t seed);
+/* The whole table. FAULT_STOP etc. as the servers say; what was found until then was reported. */
+bool scrub_table(struct scrub *s, struct fault *f);
+/* The first chunk of at most this many rows: for the proof that differences are found. */
+bool scrub_first(struct scrub *s, int64_t rows, struct fault *f);
+
+#endif

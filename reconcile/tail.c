@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "reconcile/tail.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/clock.h"
+
+enum {
+	RECORD_BYTES = 1 << 30,
+	KEY_BYTES = 64 << 20,
+	BURST = 10000, /* records taken in one poll */
+	FETCH_PATIENCE_US = 30 * 1000 * 1000,
+	FETCH_POLL_MS = 100,
+};
+
+bool tail_open(struct tail *t, const struct migration *m, struct known *known,
+	       struct framing *framing, struct fault *f)
+{
+	struct kafka_conf conf = { m->kafka, m->kafka_count, m->slot };
+
+	*t = (struct tail) { .m = m, .known = known, .framing = framing };
+	arena_init(&t->arena, RECORD_BYTES);
+	buf_init(&t->key, KEY_BYTES);
+	t->parts = calloc((size_t)m->partition_count, sizeof(*t->parts));
+	if (!t->parts)
+		return fault(f, FAULT_INTERNAL, "no memory for %d partitions", m->partition_count);
+	t->reader = kafka_reader(&conf, f);
+	t->fetcher = t->reader ? kafka_reader(&conf, f) : NULL;
+	return t->fetcher != NULL;
+}
+
+void tail_close(struct tail *t)
+{
+	if (t->reader)
+		rd_kafka_destroy(t->reader);
+	if (t->fetcher)
+		rd_kafka_destroy(t->fetcher);
+	free(t->parts);
+	free(t->events);
+	arena_release(&t->arena);
+	buf_release(&t->key);
+	*t = (struct tail) { 0 };
+}
+
+/* ---- where to start ---- */
+
+static const char places_sql[] =
+    "SELECT partition, next_offset, generation, ordinal, commit_lsn, seq, barrier_lsn"
+    " FROM foreshadow.progress WHERE migration = $1 AND topic = $2 ORDER BY partition";
+
+static bool read_places(struct tail *t, PGconn *conn, int64_t *offsets, struct fault *f)
+{
+	const char *values[] = { t->m->name, t->m->changes_topic };
+	PGresult *r = pg_query_params(conn, f, places_sql, 2, values);
+
+	if (!r)
+		return false;
+	if (PQntuples(r) != t->m->partition_count) {
+		fault(f, FAULT_ENVIRONMENT,
+		      "the target has applied nothing yet in %d of %d partitions; next step: "
+		      "foreshadow run",
+		      t->m->partition_count - PQntuples(r), t->m->partition_count);
+		PQclear(r);
+		return false;
+	}
+	for (int p = 0; p < PQntuples(r); p++) {
+		if (offsets[p] >= 0 && offsets[p] <= pg_i64(r, p, 1))
+			continue;
+		offsets[p] = pg_i64(r, p, 1);
+		t->parts[p] = (struct sequence) { .generation = (uint64_t)pg_i64(r, p, 2),
+						  .ordinal = (uint64_t)pg_i64(r, p, 3) };
+		lsn_parse(pg_value(r, p, 4), &t->parts[p].position.commit.v);
+		t->parts[p].position.seq = (uint64_t)pg_i64(r, p, 5);
+		lsn_parse(pg_value(r, p, 6), &t->parts[p].barrier.v);
+	}
+	PQclear(r);
+	return true;
+}
+
+static bool assign(rd_kafka_t *client, const char *topic, const int64_t *offsets, int first, int n,
+		   struct fault *f)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
+	rd_kafka_resp_err_t err;
+
+	for (int i = 0; i < n; i++)
+		rd_kafka_topic_partition_list_add(list, topic, first + i)->offset = offsets[i];
+	err = rd_kafka_assign(client, list);
+	rd_kafka_topic_partition_list_destroy(list);
+	return !err || kafka_fault(err, topic, f);
+}
+
+bool tail_start(struct tail *t, PGconn *const *conns, size_t n, struct fault *f)
+{
+	int64_t *offsets = malloc((size_t)t->m->partition_count * sizeof(*offsets));
+	bool ok = offsets != NULL;
+
+	for (int p = 0; ok && p < t->m->partition_count; p++)
+		offsets[p] = -1;
+	for (size_t i = 0; ok && i < n; i++)
+		ok = !conns[i] || read_places(t, conns[i], offsets, f);
+	ok = ok && assign(t->reader, t->m->changes_topic, offsets, 0, t->m->partition_count, f);
+	free(offsets);
+	return ok;
+}
+
+void tail_watch(struct tail *t, const struct relation *rel)
+{
+	t->watched = rel;
+	t->event_count = 0;
+	t->has_overflowed = t->has_copy = false;
+}
+
+/* ---- the index ---- */
+
+static bool is_watched(const struct tail *t, const struct relation *rel)
+{
+	return t->watched && rel && span_eq(rel->root_schema, t->watched->root_schema) &&
+	       span_eq(rel->root_table, t->watched->root_table);
+}
+
+static void add_event(struct tail *t, struct tail_event e)
+{
+	size_t cap = t->event_cap ? 2 * t->event_cap : 1024;
+	struct tail_event *events;
+
+	if (t->event_count == t->event_cap) {
+		events = cap <= TAIL_EVENTS_MAX ? realloc(t->events, cap * sizeof(*events)) : NULL;
+		if (!events) {
+			t->has_overflowed = true;
+			return;
+		}
+		t->events = events;
+		t->event_cap = cap;
+	}
+	t->events[t->event_count++] = e;
+}
+
+static bool decode(struct tail *t, const struct codec *codec, const struct event *ev,
+		   struct arena *a, struct tail_row *ret, struct fault *f)
+{
+	const struct relation *rel = codec_relation(codec);
+	size_t bytes = rel->column_count * sizeof(struct value) + 1;
+	struct value *before = arena_alloc(a, bytes), *after = arena_alloc(a, bytes);
+	bool has_before, has_after;
+
+	(void)t;
+	if (!before || !after)
+		return fault(f, FAULT_INTERNAL, "no memory for a record's row");
+	if (!codec_decode(codec, ev->body, before, &has_before, after, &has_after, f))
+		return false;
+	*ret = (struct tail_row) { .rel = rel,
+				   .op = ev->head.op,
+				   .before = has_before ? before : NULL,
+				   .after = has_after ? after : NULL };
+	return true;
+}
+
+/* An update that comes with an old row: was that of another key? Then the old key's row is gone. */
+static bool add_gone(struct tail *t, const struct codec *codec, const struct event *ev,
+		     struct tail_event e, struct span key, struct fault *f)
+{
+	struct tail_row row;
+
+	if (!decode(t, codec, ev, &t->arena, &row, f))
+		return false;
+	if (!row.before || row.rel->keyless)
+		return true;
+	buf_reset(&t->key);
+	if (!relation_key(row.rel, row.before, &t->key, f))
+		return false;
+	if (span_eq(buf_span(&t->key), key))
+		return true;
+	e.kind = TAIL_GONE;
+	e.key_hash = span_hash(buf_span(&t->key));
+	add_event(t, e);
+	return true;
+}
+
+static bool add_change(struct tail *t, const struct event *ev, struct tail_event e, struct span key,
+		       struct fault *f)
+{
+	const struct codec *codec = known_codec(t->known, ev->head.fingerprint);
+
+	if (!codec)
+		return fault(f, FAULT_ENVIRONMENT,
+			     "topic %s: a record of schema %016" PRIx64 ", which %s does not have",
+			     t->m->changes_topic, ev->head.fingerprint, t->m->control_topic);
+	if (!is_watched(t, codec_relation(codec)))
+		return true;
+	if (ev->head.op == 'u' && !add_gone(t, codec, ev, e, key, f))
+		return false;
+	e.kind = TAIL_ROW;
+	e.key_hash = span_hash(key);
+	add_event(t, e);
+	return true;
+}
+
+/* The message key of a change inside an exclusive record is not written: it is made of its new row. */
+static bool add_inner(struct tail *t, struct span record, struct tail_event e, struct fault *f)
+{
+	struct event ev;
+	const struct codec *codec;
+	struct tail_row row;
+	struct buf key;
+	bool ok;
+
+	if (!event_read(t->framing, record, &t->arena, &ev, f))
+		return false;
+	codec = known_codec(t->known, ev.head.fingerprint);
+	if (!codec || !is_watched(t, codec_relation(codec)))
+		return true;
+	if (!decode(t, codec, &ev, &t->arena, &row, f))
+		return false;
+	e.position = ev.head.position;
+	buf_init(&key, KEY_BYTES);
+	ok = relation_key(row.rel, row.after ? row.after : row.before, &key, f) &&
+	     add_change(t, &ev, e, buf_span(&key), f);
+	buf_release(&key);
+	return ok;
+}
+
+static bool add_exclusive(struct tail *t, const struct event *ev, struct tail_event e,
+			  struct fault *f)
+{
+	const struct exclusive *x = &ev->exclusive;
+
+	/* It stands in every partition and runs once: the place of partition 0 says whether it did. */
+	if (!x->in_place && e.partition != 0)
+		return true;
+	for (size_t i = 0; i < x->change_count; i++) {
+		e.in_exclusive = (int32_t)i;
+		if (!add_inner(t, x->changes[i], e, f))
+			return false;
+	}
+	e.in_exclusive = -1;
+	e.kind = TAIL_TABLE;
+	for (size_t i = 0; i < x->table_count; i++)
+		if (is_watched(t, known_relation(t->known, x->tables[i].oid))) {
+			add_event(t, e);
+			t->has_copy = t->has_copy || x->kind == EXCLUSIVE_COPY;
+		}
+	return true;
+}
+
+/* ---- reading ---- */
+
+/* A record whose schema is new to us: the registry is asked once. */
+static bool read_event(struct tail *t, struct span record, struct event *ret, struct fault *f)
+{
+	int32_t id;
+
+	if (event_read(t->framing, record, &t->arena, ret, f))
+		return true;
+	if (f->kind != FAULT_ENVIRONMENT || !t->learn || !framing_record_id(record, &id))
+		return false;
+	fault_reset(f);
+	return t->learn(t->arg, id, f) && event_read(t->framing, record, &t->arena, ret, f);
+}
+
+static bool take(struct tail *t, const rd_kafka_message_t *msg, struct fault *f)
+{
+	struct tail_event e = { .partition = msg->partition, .offset = msg->offset, .in_exclusive = -1 };
+	struct event ev;
+
+	arena_reset(&t->arena);
+	if (!read_event(t, span(msg->payload, msg->len), &ev, f))
+		return false;
+	switch (sequence_next(&t->parts[msg->partition], &ev.head, f)) {
+	case SEQUENCE_DISAGREE:
+	case SEQUENCE_LOST:
+		return false;
+	case SEQUENCE_NEXT:
+		break;
+	case SEQUENCE_GAP: /* a base heals it */
+	case SEQUENCE_BARRIER:
+	case SEQUENCE_MARK:
+	case SEQUENCE_STALE:
+	case SEQUENCE_DUPLICATE:
+		return true;
+	}
+	e.position = ev.head.position;
+	e.xid = ev.head.xid;
+	if (ev.head.kind == EVENT_EXCLUSIVE)
+		return add_exclusive(t, &ev, e, f);
+	return add_change(t, &ev, e, span(msg->key ? msg->key : "", msg->key_len), f);
+}
+
+/* Brokers that do not answer are waited for: who needs a record has a deadline. */
+static bool is_passing(const rd_kafka_message_t *msg, struct fault *f)
+{
+	struct fault why = { 0 };
+
+	kafka_fault(msg->err, "the changes", &why);
+	if (why.kind == FAULT_ENVIRONMENT)
+		return true;
+	return fault(f, why.kind, "%s", why.text);
+}
+
+bool tail_poll(struct tail *t, int timeout_ms, struct fault *f)
+{
+	for (int i = 0; i < BURST; i++) {
+		rd_kafka_message_t *msg = rd_kafka_consumer_poll(t->reader, i ? 0 : timeout_ms);
+		bool ok;
+
+		if (!msg)
+			return true;
+		ok = msg->err ? is_passing(msg, f)
+			      : take(t, msg, f) || fault_in(f, "topic %s partition %d offset %" PRId64,
+							    t->m->changes_topic, msg->partition,
+							    msg->offset);
+		rd_kafka_message_destroy(msg);
+		if (!ok)
+			return false;
+	}
+	return true;
+}
+
+bool tail_has(const struct tail *t, int partition, struct position p)
+{
+	return position_cmp(t->parts[partition].position, p) >= 0;
+}
+
+/* ---- reading again ---- */
+
+static rd_kafka_message_t *fetch(struct tail *t, const struct tail_event *e, struct fault *f)
+{
+	int64_t deadline_us = clock_us() + FETCH_PATIENCE_US;
+	rd_kafka_message_t *msg;
+
+	if (!assign(t->fetcher, t->m->changes_topic, &e->offset, e->partition, 1, f))
+		return NULL;
+	while (clock_us() < deadline_us) {
+		msg = rd_kafka_consumer_poll(t->fetcher, FETCH_POLL_MS);
+		if (!msg)
+			continue;
+		if (!msg->err && msg->partition == e->partition && msg->offset == e->offset)
+			return msg;
+		rd_kafka_message_destroy(msg);
+	}
+	fault(f, FAULT_ENVIRONMENT, "topic %s partition %d: offset %" PRId64 " was not sent again",
+	      t->m->changes_topic, e->partition, e->offset);
+	return NULL;
+}
+
+static bool read_row(struct tail *t, const struct tail_event *e, struct span record, struct span key,
+		     struct arena *a, struct tail_row *ret, struct fault *f)
+{
+	struct event ev;
+	const struct codec *codec;
+	struct buf made;
+	bool ok;
+
+	if (!event_read(t->framing, record, a, &ev, f))
+		return false;
+	if (e->in_exclusive >= 0) {
+		struct tail_event inner = *e;
+
+		inner.in_exclusive = -1;
+		return (size_t)e->in_exclusive < ev.exclusive.change_count
+			   ? read_row(t, &inner, ev.exclusive.changes[e->in_exclusive],
+				      span(NULL, 0), a, ret, f)
+			   : fault(f, FAULT_INPUT, "a record is not what it was when it was read");
+	}
+	codec = known_codec(t->known, ev.head.fingerprint);
+	if (!codec)
+		return fault(f, FAULT_INPUT, "a record is not what it was when it was read");
+	if (!decode(t, codec, &ev, a, ret, f))
+		return false;
+	ret->key = arena_dup(a, key);
+	if (key.p)
+		return true;
+	buf_init(&made, KEY_BYTES);
+	ok = relation_key(ret->rel, ret->after ? ret->after : ret->before, &made, f);
+	ret->key = arena_dup(a, buf_span(&made));
+	buf_release(&made);
+	return ok;
+}
+
+bool tail_image(struct tail *t, const struct tail_event *e, struct arena *a, struct tail_row *ret,
+		struct fault *f)
+{
+	rd_kafka_message_t *msg = fetch(t, e, f);
+	struct span record;
+	bool ok;
+
+	if (!msg)
+		return false;
+	record = arena_dup(a, span(msg->payload, msg->len));
+	ok = record.p ? read_row(t, e, record, span(msg->key ? msg->key : "", msg->key_len), a, ret, f)
+		      : fault(f, FAULT_INTERNAL, "no memory for a record of %zu bytes", msg->len);
+	rd_kafka_message_destroy(msg);
+	return ok;
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * tail - reconcile's own reader of <m>.changes, and an index of what happened to one table since a moment.
+ *
+ * It joins no group. It starts where a target's rows say, in each partition at the least of what the
+ * targets have applied, and reads by the rules of core/sequence: what a lower generation wrote behind
+ * a fence, and what is there twice, is dropped.
+ *
+ * tail_watch() chooses the table and empties the index: from then on every event of it is kept as (hash
+ * of its message key, position, transaction, place in Kafka). Not the row: tail_image() reads that
+ * again when a key must be judged. The index is bounded (TAIL_EVENTS_MAX): has_overflowed says that it did not
+ * fit, and that nothing may be concluded from what is not in it.
+ *
+ * Single-threaded: the records are taken in tail_poll.
+ */
+#ifndef RECONCILE_TAIL_H
+#define RECONCILE_TAIL_H
+
+#include "core/migration.h"
+#include "core/sequence.h"
+#include "reconcile/known.h"
+
+enum { TAIL_EVENTS_MAX = 1 << 20 }; /* of 56 bytes each */
+
+enum tail_kind {
+	TAIL_ROW,   /* what the row of this key is from here on: the record says it */
+	TAIL_GONE,  /* its key changed to another one: there is no row of this key from here on */
+	TAIL_TABLE, /* concerns every row of the table: a TRUNCATE, a copy, new columns */
+};
+
+struct tail_event {
+	uint64_t key_hash; /* ROW, GONE */
+	struct position position;
+	uint32_t xid;
+	int32_t partition; /* whose place decides whether it was applied */
+	int64_t offset;
+	enum tail_kind kind;
+	int32_t in_exclusive; /* ROW: number of the change in an exclusive record; -1: a record of its own */
+};
+
+struct tail {
+	const struct migration *m;
+	struct known *known;
+	struct framing *framing;
+	bool (*learn)(void *arg, int32_t id, struct fault *f); /* an unknown schema id; NULL: none can be */
+	void *arg;
+	rd_kafka_t *reader, *fetcher;
+	struct sequence *parts;
+	const struct relation *watched; /* NULL: none */
+	struct tail_event *events;
+	size_t event_count, event_cap;
+	bool has_overflowed, has_copy;
+	struct arena arena;
+	struct buf key;
+};
+
+bool tail_open(struct tail *t, const struct migration *m, struct known *known,
+	       struct framing *framing, struct fault *f);
+void tail_close(struct tail *t);
+/* Starts from the rows of these targets: conns with NULLs in between. */
+bool tail_start(struct tail *t, PGconn *const *conns, size_t n, struct fault *f);
+/* What is read from here on. rel: any leaf of the table; kept by its root's name and its target. */
+void tail_watch(struct tail *t, const struct relation *rel);
+/* Takes what is there; waits at most timeout_ms for the first record. */
+bool tail_poll(struct tail *t, int timeout_ms, struct fault *f);
+/* Have this partition's records been read up to this position? */
+bool tail_has(const struct tail *t, int partition, struct position p);
+
+/* The row that an event leaves behind, read again from Kafka. Values live in the arena, one per column
+ * of *ret_rel. Both rows of a keyless event. */
+struct tail_row {
+	const struct relation *rel;
+	char op;
+	struct value *before, *after; /* NULL: none */
+	struct span key;              /* the record's message key */
+};
+bool tail_image(struct tail *t, const struct tail_event *e, struct arena *a, struct tail_row *ret,
+		struct fault *f);
+
+#endif
