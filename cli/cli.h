@@ -16,7 +16,7 @@
 struct cli {
 	struct migration m;
 	/* options; what was not given is NULL or false */
-	const char *role, *until, *instance;
+	const char *role, *until, *instance, *table;
 	bool json, watch, yes;
 	int exit_code;      /* set by a command that ran well but has something to say */
 };
@@ -24,6 +24,7 @@ struct cli {
 bool cmd_check(struct cli *c, struct fault *f);
 bool cmd_run(struct cli *c, struct fault *f);
 bool cmd_status(struct cli *c, struct fault *f);
+bool cmd_verify(struct cli *c, struct fault *f);
 bool cmd_drop(struct cli *c, struct fault *f);
 
 /* One line of JSON on stdout; takes the object over. */

@@ -8,7 +8,7 @@
 #include "cli/cli.h"
 #include "core/log.h"
 
-enum { FOR_CHECK = 1, FOR_RUN = 2, FOR_STATUS = 4, FOR_DROP = 8, FOR_ALL = 15 };
+enum { FOR_CHECK = 1, FOR_RUN = 2, FOR_STATUS = 4, FOR_DROP = 8, FOR_VERIFY = 16, FOR_ALL = 31 };
 
 static const struct command {
 	const char *name;
@@ -20,12 +20,14 @@ static const struct command {
 	  cmd_check },
 	{ "run", FOR_RUN, "run the migration: copy, follow, apply; SIGTERM drains and exits 0", cmd_run },
 	{ "status", FOR_STATUS, "where everything stands", cmd_status },
+	{ "verify", FOR_VERIFY, "compare the targets with the source, now: prints every difference, exits 4 if there is one",
+	  cmd_verify },
 	{ "drop", FOR_DROP, "remove slot, publication, topics, groups and our rows; never a table of the target",
 	  cmd_drop },
 };
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
-enum { OPT_HELP = 1, OPT_VERSION, OPT_JSON, OPT_WATCH, OPT_YES, OPT_ROLE, OPT_UNTIL, OPT_INSTANCE };
+enum { OPT_HELP = 1, OPT_VERSION, OPT_JSON, OPT_WATCH, OPT_YES, OPT_ROLE, OPT_UNTIL, OPT_INSTANCE, OPT_TABLE };
 
 static const struct option_row {
 	const char *name, *value;
@@ -36,7 +38,9 @@ static const struct option_row {
 	{ "json", NULL, OPT_JSON, FOR_ALL, "print JSON: an object, or an object a line" },
 	{ "watch", NULL, OPT_WATCH, FOR_STATUS, "repaint every second until interrupted" },
 	{ "yes", NULL, OPT_YES, FOR_DROP, "do not ask" },
-	{ "role", "ROLE", OPT_ROLE, FOR_RUN, "run only ingest, shadow or primary (default: all in this process)" },
+	{ "role", "ROLE", OPT_ROLE, FOR_RUN | FOR_VERIFY,
+	  "only ingest, shadow or primary; verify: shadow or primary (default: all)" },
+	{ "table", "TABLE", OPT_TABLE, FOR_VERIFY, "only this table, by its name on the source or on the targets" },
 	{ "until", "LSN|caught-up", OPT_UNTIL, FOR_RUN, "stop cleanly there" },
 	{ "instance", "NAME", OPT_INSTANCE, FOR_RUN, "name of this process among those of its role (default: host name)" },
 	{ "version", NULL, OPT_VERSION, FOR_ALL, "print the version" },
@@ -115,6 +119,9 @@ static void take_option(struct cli *c, int id, const char *value)
 		break;
 	case OPT_INSTANCE:
 		c->instance = value;
+		break;
+	case OPT_TABLE:
+		c->table = value;
 		break;
 	}
 }

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * verify - compare the targets with the source, now: a line per difference, then per table, then the sum.
+ *
+ * Exit code 4: a difference is certain. 1: none, but not everything could be compared; what is left is named.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cli/cli.h"
+#include "core/log.h"
+#include "core/registry.h"
+#include "reconcile/reconcile.h"
+
+enum { EXCERPT_BYTES = 200, EXCERPT_BEFORE = 40, EXIT_DIFFERENCE = 4 };
+
+struct verify {
+	bool json;
+	struct registry *registry;
+	struct framing *framing;
+	size_t unverified_count;
+};
+
+/* ---- values ---- */
+
+static size_t first_difference(struct span a, struct span b)
+{
+	size_t i = 0;
+
+	while (i < a.n && i < b.n && a.p[i] == b.p[i])
+		i++;
+	return i;
+}
+
+/* A long value: the part in which it differs from the other. Cut between characters. */
+static json_t *value_json(struct span text, struct span other)
+{
+	size_t from = 0, n = text.n;
+
+	if (!text.p)
+		return json_null();
+	if (n <= EXCERPT_BYTES)
+		return cli_json_span(text);
+	if (other.p)
+		from = first_difference(text, other);
+	from = from > EXCERPT_BEFORE ? from - EXCERPT_BEFORE : 0;
+	n = n - from > EXCERPT_BYTES ? EXCERPT_BYTES : n - from;
+	while (from > 0 && (text.p[from] & 0xc0) == 0x80)
+		from--, n++;
+	while (n > 0 && from + n < text.n && (text.p[from + n] & 0xc0) == 0x80)
+		n--;
+	return json_sprintf("%.*s… (%zu bytes, from byte %zu)", (int)n, text.p + from, text.n, from);
+}
+
+static bool is_different(const struct difference *d, size_t i)
+{
+	return !d->source || !d->target || !verdict_same_text(d->source[i], d->target[i]);
+}
+
+/* Of a mismatch: the columns that differ; else the whole row. */
+static json_t *row_json(const struct difference *d, const struct span *texts, const struct span *other)
+{
+	json_t *row = texts ? json_object() : json_null();
+
+	for (size_t i = 0; texts && i < d->digest->column_count; i++) {
+		struct span name = d->digest->columns[i].name;
+
+		if (is_different(d, i))
+			json_object_setn_new_nocheck(row, name.p, name.n,
+						     value_json(texts[i], other ? other[i] : span(NULL, 0)));
+	}
+	return row;
+}
+
+static json_t *columns_json(const struct difference *d)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; d->source && d->target && i < d->digest->column_count; i++)
+		if (is_different(d, i))
+			json_array_append_new(list, cli_json_span(d->digest->columns[i].name));
+	return list;
+}
+
+static json_t *key_json(const struct difference *d)
+{
+	const struct span *texts = d->source ? d->source : d->target;
+	json_t *key = d->digest->is_keyless || !texts ? json_null() : json_object();
+
+	for (size_t i = 0; json_is_object(key) && i < d->digest->column_count; i++)
+		if (d->digest->columns[i].is_key)
+			json_object_setn_new_nocheck(key, d->digest->columns[i].name.p,
+						     d->digest->columns[i].name.n,
+						     value_json(texts[i], span(NULL, 0)));
+	return key;
+}
+
+static const char *kind_of(const struct difference *d)
+{
+	if (d->source_count > d->target_count)
+		return "missing";
+	return d->source_count < d->target_count ? "extraneous" : "mismatch";
+}
+
+/* ---- lines ---- */
+
+static const char *const hop_names[] = {
+	[HOP_UNKNOWN] = NULL,
+	[HOP_STREAM] = "source to stream",
+	[HOP_TARGET] = "stream to target",
+};
+
+static json_t *difference_json(const struct difference *d)
+{
+	const char *hop = hop_names[d->hop];
+	json_t *line = json_object();
+
+	json_object_set_new(line, "table", cli_json_span(d->digest->label));
+	json_object_set_new(line, "key", key_json(d));
+	json_object_set_new(line, "kind", json_string(kind_of(d)));
+	json_object_set_new(line, "columns", columns_json(d));
+	json_object_set_new(line, "source", row_json(d, d->source, d->target));
+	json_object_set_new(line, "target", row_json(d, d->target, d->source));
+	json_object_set_new(line, "role", json_string(ends_role_names[d->role]));
+	json_object_set_new(line, "since_lsn", d->since_lsn ? cli_json_lsn(d->since_lsn) : json_null());
+	json_object_set_new(line, "hop", hop ? json_string(hop) : json_null());
+	/* More than one of the same: keyless rows, or a key that the target does not keep unique. */
+	if (d->source_count > 1 || d->target_count > 1) {
+		json_object_set_new(line, "source_rows", json_integer(d->source_count));
+		json_object_set_new(line, "target_rows", json_integer(d->target_count));
+	}
+	return line;
+}
+
+static void print_part(json_t *line, const char *name)
+{
+	json_t *part = json_object_get(line, name);
+	char *text = json_dumps(part, JSON_COMPACT | JSON_ENCODE_ANY);
+
+	if (text && !json_is_null(part))
+		printf("  %s %s", name, text);
+	free(text);
+}
+
+static void say_difference(void *arg, const struct difference *d)
+{
+	struct verify *v = arg;
+	json_t *line = difference_json(d);
+
+	if (v->json) {
+		cli_print_json(line);
+		return;
+	}
+	printf("%-10s %.*s on the %s", kind_of(d), SPAN_ARG(d->digest->label), ends_role_names[d->role]);
+	print_part(line, "key");
+	print_part(line, "source");
+	print_part(line, "target");
+	print_part(line, "source_rows");
+	print_part(line, "target_rows");
+	print_part(line, "since_lsn");
+	print_part(line, "hop");
+	putchar('\n');
+	json_decref(line);
+}
+
+static void say_table(void *arg, const struct reconcile_table *t)
+{
+	struct verify *v = arg;
+	FILE *out = v->json ? stderr : stdout;
+
+	v->unverified_count += t->unverified != NULL || t->result.open_count > 0;
+	if (v->json && !t->unverified && !t->result.open_count && !t->skipped_count)
+		return;
+	fprintf(out, "%.*s on the %s: %" PRId64 " rows, %zu differences, %zu explained by changes under way",
+		SPAN_ARG(t->label), ends_role_names[t->role], t->result.row_count, t->result.found_count,
+		t->result.explained_count);
+	if (t->result.open_count)
+		fprintf(out, ", %zu rows not judged: they changed all the time", t->result.open_count);
+	for (size_t i = 0; i < t->skipped_count; i++)
+		fprintf(out, "%s%.*s", i ? ", " : "; not compared, its type is not on the source: ",
+			SPAN_ARG(t->skipped[i]));
+	if (t->unverified)
+		fprintf(out, "; not verified: %s", t->unverified);
+	putc('\n', out);
+}
+
+/* Rows that were judged, of those in tables that were compared; tables left out count as tables. */
+static double coverage(const struct reconcile_summary *s)
+{
+	double rows = s->row_count ? 1 - (double)s->open_count / (double)s->row_count
+				   : s->open_count == 0;
+	double tables = s->table_count ? 1 - (double)s->unverified_count / (double)s->table_count : 0;
+
+	return (rows > 0 ? rows : 0) * tables;
+}
+
+static void say_summary(const struct verify *v, const struct reconcile_summary *s, bool ok)
+{
+	bool is_whole = ok && !s->open_count && !s->unverified_count;
+	const char *verdict = s->found_count ? "diverged" : is_whole ? "clean" : "incomplete";
+	char lsn[LSN_TEXT];
+
+	if (v->json) {
+		cli_print_json(json_pack("{s:s, s:I, s:I, s:I, s:f, s:o, s:b}", "verdict", verdict, "tables",
+					 (json_int_t)s->table_count, "rows", (json_int_t)s->row_count,
+					 "differences", (json_int_t)s->found_count, "coverage", coverage(s),
+					 "lsn", s->lsn ? cli_json_lsn(s->lsn) : json_null(), "proof",
+					 (int)s->has_proof));
+		return;
+	}
+	printf("%s: %zu tables, %" PRId64 " rows, %zu differences, coverage %.6g, from %s on; %s\n", verdict,
+	       s->table_count, s->row_count, s->found_count, coverage(s), lsn_format(s->lsn, lsn),
+	       s->has_proof ? "a planted difference was found"
+			    : "no row to plant a difference in, so nothing proves that one would be found");
+}
+
+/* ---- the command ---- */
+
+static bool learn_schema(void *arg, int32_t id, struct fault *f)
+{
+	struct verify *v = arg;
+
+	return registry_learn(v->registry, v->framing, id, f);
+}
+
+static bool choose_roles(struct reconcile_options *o, const char *role, struct fault *f)
+{
+	for (int i = 0; i < 2; i++)
+		o->roles[i] = !role || strcmp(role, ends_role_names[i]) == 0;
+	return o->roles[0] || o->roles[1] ||
+	       fault(f, FAULT_USAGE, "--role %s: wanted shadow or primary", role);
+}
+
+static bool verify_run(struct cli *c, struct verify *v, struct reconcile_summary *ret, struct fault *f)
+{
+	struct reconcile_options options = { .table = c->table };
+	const struct reconcile_report report = { say_difference, say_table, v };
+	struct kafka_conf conf = { c->m.kafka, c->m.kafka_count, c->m.slot };
+	struct control *control;
+	bool ok;
+
+	if (!choose_roles(&options, c->role, f))
+		return false;
+	v->framing = framing_new(c->m.registry_url ? FRAMING_CONFLUENT : FRAMING_SINGLE_OBJECT);
+	v->registry = c->m.registry_url ? registry_new(c->m.registry_url, f) : NULL;
+	options.learn = v->registry ? learn_schema : NULL;
+	options.arg = v;
+	control = v->framing && (v->registry || !c->m.registry_url)
+			  ? control_open(&conf, c->m.control_topic, f)
+			  : NULL;
+	ok = control && reconcile_verify(&c->m, control, v->framing, &options, &report, ret, f);
+	control_close(control);
+	registry_free(v->registry);
+	framing_free(v->framing);
+	return ok;
+}
+
+bool cmd_verify(struct cli *c, struct fault *f)
+{
+	struct verify v = { .json = c->json };
+	struct reconcile_summary summary = { 0 };
+	bool ok = verify_run(c, &v, &summary, f);
+
+	if (!ok && f->kind == FAULT_USAGE)
+		return false;
+	say_summary(&v, &summary, ok);
+	fflush(stdout);
+	if (!ok && !summary.found_count)
+		return false;
+	if (!ok)
+		log_error("%s", f->text);
+	if (summary.found_count)
+		c->exit_code = EXIT_DIFFERENCE;
+	else if (summary.open_count || summary.unverified_count) {
+		log_error("no difference, but not everything could be compared: %zu tables are left",
+			  v.unverified_count);
+		c->exit_code = 1;
+	}
+	return true;
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * canary - the proof that a run finds differences: one is planted, and must be found.
+ *
+ * Nothing is written. The digest is asked of a FROM item that makes the target's rows with one changed: a
+ * value of it NULL, or else the row left out; of a keyless table, one row twice. The rest of the way is
+ * that of every table: survey, drill, judge.
+ */
+#ifndef RECONCILE_CANARY_H
+#define RECONCILE_CANARY_H
+
+#include "reconcile/scrub.h"
+
+enum canary { CANARY_FOUND, CANARY_MISSED, CANARY_NO_ROW };
+
+bool canary_run(struct ends *e, enum role role, const struct digest *d, int64_t seed,
+		enum canary *ret, struct fault *f);
+
+#endif

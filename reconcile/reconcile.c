@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "reconcile/reconcile.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "reconcile/canary.h"
+
+enum { TABLES_BYTES = 512 << 20 };
+
+/* A table of the source (a partitioned one by its root) with the targets it is compared with. */
+struct table {
+	const struct relation *rel; /* of one of its leaves */
+	struct digest digests[2];
+	bool is_compared[2]; /* by role */
+	bool is_done;
+	const char *unverified[2];
+};
+
+struct run {
+	const struct migration *m;
+	const struct reconcile_options *options;
+	const struct reconcile_report *report;
+	struct reconcile_summary *summary;
+	struct known *known;
+	struct tail tail;
+	struct ends ends;
+	int64_t seed;
+	struct table *tables;
+	size_t table_count;
+	struct arena arena;
+	struct fault *f;
+};
+
+static bool no_memory(struct fault *f)
+{
+	return fault(f, FAULT_INTERNAL, "no memory for the tables of the migration");
+}
+
+/* ---- which tables ---- */
+
+static bool is_named(const char *wanted, struct span schema, struct span table)
+{
+	struct span s = span_str(wanted);
+
+	return (s.n == schema.n + 1 + table.n && memcmp(s.p, schema.p, schema.n) == 0 &&
+		s.p[schema.n] == '.' && memcmp(s.p + schema.n + 1, table.p, table.n) == 0) ||
+	       span_eq(s, table);
+}
+
+static bool is_wanted(const struct run *run, const struct relation *rel)
+{
+	const char *wanted = run->options->table;
+
+	if (!migration_has_table(run->m, rel->root_schema, rel->root_table) &&
+	    !migration_has_table(run->m, rel->schema, rel->table))
+		return false;
+	return !wanted || is_named(wanted, rel->target_schema, rel->target_table) ||
+	       is_named(wanted, rel->root_schema, rel->root_table);
+}
+
+static bool is_listed(const struct run *run, const struct relation *rel)
+{
+	for (size_t i = 0; i < run->table_count; i++)
+		if (span_eq(run->tables[i].rel->root_schema, rel->root_schema) &&
+		    span_eq(run->tables[i].rel->root_table, rel->root_table))
+			return true;
+	return false;
+}
+
+static bool list_tables(struct run *run)
+{
+	size_t n = known_count(run->known);
+
+	run->tables = arena_alloc(&run->arena, n * sizeof(*run->tables) + 1);
+	if (!run->tables)
+		return no_memory(run->f);
+	for (size_t i = 0; i < n; i++) {
+		const struct relation *rel = known_newest(run->known, i);
+
+		if (is_wanted(run, rel) && !is_listed(run, rel))
+			run->tables[run->table_count++] = (struct table) { .rel = rel };
+	}
+	if (run->table_count > 0)
+		return true;
+	if (run->options->table)
+		return fault(run->f, FAULT_USAGE, "--table %s: no table of this migration has this name",
+			     run->options->table);
+	return fault(run->f, FAULT_ENVIRONMENT,
+		     "the migration has no tables yet; next step: foreshadow run");
+}
+
+/* ---- what is compared ---- */
+
+/* Is every leaf of it whole on this target? */
+static bool ask_live(struct run *run, enum role role, const struct table *t, bool *ret)
+{
+	const char *values[2] = { run->m->name, NULL };
+	struct buf oids;
+	char text[16];
+	PGresult *r;
+
+	buf_init(&oids, 16 << 20);
+	for (size_t i = 0; i < known_count(run->known); i++) {
+		const struct relation *rel = known_newest(run->known, i);
+
+		if (!span_eq(rel->root_schema, t->rel->root_schema) ||
+		    !span_eq(rel->root_table, t->rel->root_table))
+			continue;
+		snprintf(text, sizeof(text), "%u", rel->oid);
+		pg_quote_element(&oids, span_str(text));
+	}
+	buf_str(&oids, "}");
+	values[1] = buf_cstr(&oids);
+	r = pg_query_params(run->ends.targets[role], run->f,
+			    "SELECT count(*) > 0 AND bool_and(state = 'live') FROM foreshadow.copies"
+			    " WHERE migration = $1 AND oid = ANY ($2::bigint[])",
+			    2, values);
+	buf_release(&oids);
+	if (!r)
+		return fault_in(run->f, "%s", ends_role_names[role]);
+	*ret = *PQgetvalue(r, 0, 0) == 't';
+	PQclear(r);
+	return true;
+}
+
+/* What keeps one table from being compared is said of it, and the others are compared. */
+static bool leave_out(struct run *run, struct table *t, enum role role, const struct fault *why)
+{
+	t->unverified[role] = arena_printf(&run->arena, "%s", why->text);
+	return t->unverified[role] || no_memory(run->f);
+}
+
+static bool prepare_role(struct run *run, struct table *t, enum role role, const struct side *source)
+{
+	struct side *target = arena_alloc(&run->arena, sizeof(*target));
+	struct fault why = { 0 };
+	bool is_live;
+
+	if (!target)
+		return no_memory(run->f);
+	if (!ask_live(run, role, t, &is_live))
+		return false;
+	if (!is_live) {
+		fault(&why, FAULT_ENVIRONMENT, "its copy is not complete on the %s", ends_role_names[role]);
+		return leave_out(run, t, role, &why);
+	}
+	if (!side_read(run->ends.targets[role], ends_role_names[role], t->rel->target_schema,
+		       t->rel->target_table, &run->arena, target, &why) ||
+	    !digest_make(t->rel, source, target, &run->arena, &t->digests[role], &why)) {
+		if (why.kind == FAULT_STOP)
+			return leave_out(run, t, role, &why);
+		*run->f = why;
+		return false;
+	}
+	t->is_compared[role] = true;
+	return true;
+}
+
+static bool prepare(struct run *run, struct table *t)
+{
+	struct side *source = arena_alloc(&run->arena, sizeof(*source));
+	struct fault why = { 0 };
+
+	if (!source)
+		return no_memory(run->f);
+	if (!side_read(run->ends.source, "source", t->rel->root_schema, t->rel->root_table,
+		       &run->arena, source, &why)) {
+		if (why.kind != FAULT_STOP) {
+			*run->f = why;
+			return false;
+		}
+		for (int role = 0; role < 2; role++)
+			if (run->ends.targets[role] && !leave_out(run, t, (enum role)role, &why))
+				return false;
+		return true;
+	}
+	for (int role = 0; role < 2; role++)
+		if (run->ends.targets[role] && !prepare_role(run, t, (enum role)role, source))
+			return false;
+	/* Ranges are of both targets or of none. */
+	if (t->is_compared[0] && t->is_compared[1] &&
+	    (!t->digests[0].range_column[0].p || !t->digests[1].range_column[0].p))
+		for (int role = 0; role < 2; role++)
+			t->digests[role].range_column[0] = t->digests[role].range_column[1] =
+			    span(NULL, 0);
+	return true;
+}
+
+/* ---- the proof ---- */
+
+/* A table in which a chunk is small, then any. */
+static bool prove(struct run *run)
+{
+	enum canary seen = CANARY_NO_ROW;
+
+	for (int pass = 0; pass < 2 && seen != CANARY_FOUND; pass++)
+		for (size_t i = 0; i < run->table_count && seen != CANARY_FOUND; i++) {
+			struct table *t = &run->tables[i];
+			int role = t->is_compared[0] ? 0 : 1;
+
+			if (!t->is_compared[role] ||
+			    (t->digests[role].range_column[0].p != NULL) != (pass == 0))
+				continue;
+			if (!canary_run(&run->ends, (enum role)role, &t->digests[role], run->seed,
+					&seen, run->f))
+				return fault_in(run->f, "%.*s", SPAN_ARG(t->digests[role].label));
+			if (seen == CANARY_MISSED)
+				return fault(run->f, FAULT_INTERNAL,
+					     "a difference planted in rows of %.*s was not found: this "
+					     "run would prove nothing",
+					     SPAN_ARG(t->digests[role].label));
+		}
+	run->summary->has_proof = seen == CANARY_FOUND;
+	return true;
+}
+
+/* ---- comparing ---- */
+
+static void say(struct run *run, struct table *t, const struct scrub_result *results)
+{
+	for (int role = 0; role < 2; role++) {
+		const struct scrub_result *r = &results[role];
+		const struct digest *d = &t->digests[role];
+		struct reconcile_table said = {
+			.label = span_str(arena_printf(&run->arena, "%.*s.%.*s",
+						       SPAN_ARG(t->rel->target_schema),
+						       SPAN_ARG(t->rel->target_table))),
+			.source = span_str(arena_printf(&run->arena, "%.*s.%.*s",
+							SPAN_ARG(t->rel->root_schema),
+							SPAN_ARG(t->rel->root_table))),
+			.role = (enum role)role,
+			.result = *r,
+			.unverified = t->unverified[role],
+			.skipped = d->skipped,
+			.skipped_count = d->skipped_count,
+		};
+
+		if (!run->options->roles[role])
+			continue;
+		if (!said.unverified && r->is_cut)
+			said.unverified = "too many differences: not compared to its end";
+		run->summary->table_count++;
+		run->summary->row_count += r->row_count;
+		run->summary->found_count += r->found_count;
+		run->summary->open_count += r->open_count;
+		run->summary->unverified_count += said.unverified != NULL;
+		run->report->table(run->report->arg, &said);
+	}
+	t->is_done = true;
+}
+
+static bool compare(struct run *run, struct table *t)
+{
+	struct scrub s;
+	bool ok = true;
+
+	scrub_init(&s, &run->ends, run->seed);
+	s.found = run->report->difference;
+	s.arg = run->report->arg;
+	for (int role = 0; role < 2; role++)
+		s.digests[role] = t->is_compared[role] ? &t->digests[role] : NULL;
+	if (s.digests[0] || s.digests[1])
+		ok = scrub_table(&s, run->f);
+	if (!run->summary->lsn)
+		run->summary->lsn = s.first_lsn;
+	for (int role = 0; !ok && role < 2; role++)
+		t->unverified[role] = arena_printf(&run->arena, "%s", run->f->text);
+	say(run, t, s.results);
+	return ok || fault_in(run->f, "%.*s.%.*s", SPAN_ARG(t->rel->target_schema),
+			      SPAN_ARG(t->rel->target_table));
+}
+
+/* ---- a run ---- */
+
+static bool connect_all(struct run *run)
+{
+	run->ends.source = pg_connect(&run->m->source, PG_PLAIN, run->m->slot, run->f);
+	if (!run->ends.source)
+		return false;
+	for (int role = 0; role < 2; role++) {
+		if (!run->options->roles[role])
+			continue;
+		run->ends.targets[role] = pg_connect(migration_target(run->m, (enum role)role),
+						     PG_PLAIN, run->m->slot, run->f);
+		if (!run->ends.targets[role])
+			return false;
+	}
+	return true;
+}
+
+static bool run_all(struct run *run)
+{
+	if (getrandom(&run->seed, sizeof(run->seed), 0) != sizeof(run->seed))
+		return fault(run->f, FAULT_INTERNAL, "no random number from the system");
+	if (!connect_all(run) || !tail_start(&run->tail, run->ends.targets, 2, run->f))
+		return false;
+	for (size_t i = 0; i < run->table_count; i++)
+		if (!prepare(run, &run->tables[i]))
+			return false;
+	if (!prove(run))
+		return false;
+	for (size_t i = 0; i < run->table_count; i++)
+		if (!compare(run, &run->tables[i]))
+			return false;
+	return true;
+}
+
+bool reconcile_verify(const struct migration *m, struct control *control, struct framing *framing,
+		      const struct reconcile_options *options, const struct reconcile_report *report,
+		      struct reconcile_summary *ret, struct fault *f)
+{
+	struct run run = {
+		.m = m, .options = options, .report = report, .summary = ret, .f = f
+	};
+	const struct scrub_result nothing[2] = { { 0 } };
+	bool ok;
+
+	*ret = (struct reconcile_summary) { 0 };
+	arena_init(&run.arena, TABLES_BYTES);
+	run.known = known_new(control, f);
+	ok = run.known && tail_open(&run.tail, m, run.known, framing, f) && list_tables(&run);
+	if (ok) {
+		run.tail.learn = options->learn;
+		run.tail.arg = options->arg;
+		run.ends = (struct ends) { .m = m, .tail = &run.tail };
+		ok = run_all(&run);
+	}
+	for (size_t i = 0; !ok && i < run.table_count; i++) {
+		run.tables[i].unverified[0] = run.tables[i].unverified[1] = "not reached";
+		if (!run.tables[i].is_done)
+			say(&run, &run.tables[i], nothing);
+	}
+	pg_close(&run.ends.source);
+	pg_close(&run.ends.targets[0]);
+	pg_close(&run.ends.targets[1]);
+	tail_close(&run.tail);
+	known_free(run.known);
+	arena_release(&run.arena);
+	return ok;
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * reconcile - are the targets what the source is? All tables of a migration, compared once.
+ *
+ * It shares no code with shadow/: what it knows of a target are the tables themselves and the rows of
+ * foreshadow.progress and foreshadow.copies. Each run first plants a difference (of rows that it makes up
+ * from a target's: nothing is written) and must find it.
+ *
+ * Thread: the caller's. Calls report from it.
+ */
+#ifndef RECONCILE_RECONCILE_H
+#define RECONCILE_RECONCILE_H
+
+#include "reconcile/scrub.h"
+
+/* What became of a table on a target. */
+struct reconcile_table {
+	struct span label;  /* on the target */
+	struct span source; /* on the source */
+	enum role role;
+	struct scrub_result result;
+	const char *unverified; /* why it was not compared, or not to its end; NULL: it was */
+	const struct span *skipped;
+	size_t skipped_count; /* columns that cannot be compared */
+};
+
+struct reconcile_report {
+	void (*difference)(void *arg, const struct difference *d);
+	void (*table)(void *arg, const struct reconcile_table *t);
+	void *arg;
+};
+
+struct reconcile_options {
+	const char *table; /* schema.table on source or target; NULL: all */
+	bool roles[2];
+	bool (*learn)(void *arg, int32_t id, struct fault *f);
+	void *arg;
+};
+
+struct reconcile_summary {
+	size_t table_count, found_count, open_count, unverified_count; /* tables: per role */
+	int64_t row_count;
+	uint64_t lsn;        /* everything compared contains at least the source up to there */
+	bool has_proof;      /* the planted difference was found; false: there was no row to plant one in */
+};
+
+/*
+ * False: a server or Kafka failed; tables that are left are reported as unverified, and the summary says what
+ * was done until then.
+ */
+bool reconcile_verify(const struct migration *m, struct control *control, struct framing *framing,
+		      const struct reconcile_options *options, const struct reconcile_report *report,
+		      struct reconcile_summary *ret, struct fault *f);
+
+#endif
