@@ -96,6 +96,47 @@ bool ends_places(struct ends *e, enum role role, struct position *ret_places, st
 			   ends_role_names[role]);
 }
 
+static const char copies_sql[] =
+    "SELECT coalesce(string_agg(oid || ':' || attempt, ' ' ORDER BY oid), ''),"
+    "  count(*) > 0 AND bool_and(state = 'live')"
+    " FROM foreshadow.copies WHERE migration = $1 AND oid = ANY ($2::bigint[])";
+
+static void list_leaves(struct ends *e, const struct relation *rel, struct buf *out)
+{
+	char text[16];
+
+	for (size_t i = 0; i < known_count(e->tail->known); i++) {
+		const struct relation *leaf = known_newest(e->tail->known, i);
+
+		if (!span_eq(leaf->root_schema, rel->root_schema) ||
+		    !span_eq(leaf->root_table, rel->root_table))
+			continue;
+		snprintf(text, sizeof(text), "%u", leaf->oid);
+		pg_quote_element(out, span_str(text));
+	}
+	buf_str(out, "}");
+}
+
+bool ends_copies(struct ends *e, enum role role, const struct relation *rel, struct arena *a,
+		 struct span *ret_copies, bool *ret_are_live, struct fault *f)
+{
+	const char *values[2] = { e->m->name, NULL };
+	struct buf oids;
+	PGresult *r;
+
+	buf_init(&oids, LIST_BYTES);
+	list_leaves(e, rel, &oids);
+	values[1] = buf_cstr(&oids);
+	r = pg_query_params(e->targets[role], f, copies_sql, 2, values);
+	buf_release(&oids);
+	if (!r)
+		return fault_in(f, "%s", ends_role_names[role]);
+	*ret_copies = arena_dup(a, pg_value(r, 0, 0));
+	*ret_are_live = *PQgetvalue(r, 0, 1) == 't';
+	PQclear(r);
+	return !arena_failed(a) || fault(f, FAULT_INTERNAL, "no memory for the copies of a table");
+}
+
 bool ends_read_to(struct ends *e, const struct position *places, struct fault *f)
 {
 	int64_t deadline_us = clock_us() + PATIENCE_US;

@@ -34,6 +34,9 @@ bool ends_mark(struct ends *e, struct ends_moment *ret, struct fault *f);
 bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f);
 /* Where each partition of the target is, as the transaction that is open sees it. */
 bool ends_places(struct ends *e, enum role role, struct position *ret_places, struct fault *f);
+/* The copies of a table's leaves on the target, as a text that differs when one was made again. */
+bool ends_copies(struct ends *e, enum role role, const struct relation *rel, struct arena *a,
+		 struct span *ret_copies, bool *ret_are_live, struct fault *f);
 /* Reads the stream up to these places. */
 bool ends_read_to(struct ends *e, const struct position *places, struct fault *f);
 /*

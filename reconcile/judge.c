@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "core/failpoint.h"
 #include "core/log.h"
 #include "reconcile/image.h"
 
@@ -118,8 +119,25 @@ static bool read_source(struct round *r)
 	ok = snapshot_parse(pg_value(result, 0, 0), &r->arena, &r->snapshot) ||
 	     fault(r->f, FAULT_INPUT, "source: not a snapshot: %s", PQgetvalue(result, 0, 0));
 	PQclear(result);
-	return ok && read_rows(r, DIGEST_SOURCE) && ends_commit(conn, r->f) &&
-	       ends_is_settled(r->j->ends, &r->snapshot, &r->j->since, &r->is_settled, r->f);
+	if (!ok || !read_rows(r, DIGEST_SOURCE) || !ends_commit(conn, r->f) ||
+	    !ends_is_settled(r->j->ends, &r->snapshot, &r->j->since, &r->is_settled, r->f))
+		return false;
+	if (failpoint("judge.settled"))
+		r->is_settled = true;
+	return true;
+}
+
+/* A table that is copied again holds what no event says. */
+static bool check_copies(struct round *r)
+{
+	struct span copies;
+	bool is_live;
+
+	if (!ends_copies(r->j->ends, r->j->role, r->j->digest->rel, &r->arena, &copies, &is_live, r->f))
+		return false;
+	if (!is_live || !span_eq(copies, r->j->copies))
+		r->j->ends->tail->has_copy = true;
+	return true;
 }
 
 static bool read_target(struct round *r)
@@ -131,8 +149,9 @@ static bool read_target(struct round *r)
 	r->places = arena_alloc(&r->arena, (size_t)e->m->partition_count * sizeof(*r->places));
 	return (r->places || no_memory(r->f)) && ends_mark(e, &now, r->f) &&
 	       ends_wait(e, r->j->role, now.lsn, r->f) && ends_begin(conn, r->f) &&
-	       ends_places(e, r->j->role, r->places, r->f) && read_rows(r, DIGEST_TARGET) &&
-	       ends_commit(conn, r->f) && ends_read_to(e, r->places, r->f);
+	       ends_places(e, r->j->role, r->places, r->f) && check_copies(r) &&
+	       read_rows(r, DIGEST_TARGET) && ends_commit(conn, r->f) &&
+	       ends_read_to(e, r->places, r->f);
 }
 
 /* ---- events ---- */
@@ -176,6 +195,8 @@ static int compare_events(const void *a, const void *b)
 	const struct known_event *x = a, *y = b;
 	int order = position_cmp(x->e->position, y->e->position);
 
+	if (order == 0 && x->e->in_exclusive != y->e->in_exclusive)
+		return x->e->in_exclusive < y->e->in_exclusive ? -1 : 1;
 	/* A row's old key goes before its new one comes. */
 	return order ? order : (x->e->kind == TAIL_GONE ? -1 : y->e->kind == TAIL_GONE);
 }
@@ -262,6 +283,8 @@ static bool judge_keyed(struct round *r, size_t i, enum verdict *ret)
 	     !last_image(r, r->keys[i], events, n, false, &c.target_image)))
 		return false;
 	*ret = verdict_key(&c, &hop);
+	if (*ret != VERDICT_CLEAN && failpoint("judge.hasty"))
+		*ret = VERDICT_DIVERGED;
 	if (*ret == VERDICT_DIVERGED)
 		report(r, i, hop, since(events, n));
 	return true;
@@ -357,6 +380,7 @@ static bool round_run(struct judge *j, struct span *keys, size_t *n, struct faul
 		}
 		*n = left;
 	}
+	j->bytes = r.arena.used_bytes;
 	arena_release(&r.arena);
 	return ok;
 }

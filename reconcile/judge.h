@@ -7,6 +7,9 @@
  * places, and lets verdict decide. What is to be judged later goes into the next round. The tail must have
  * been watching the table since before the suspects were found.
  *
+ * Failpoints, to show what each part is good for: judge.hasty (what differs is a difference), judge.settled
+ * (old transactions are not waited for).
+ *
  * Thread: the connections'.
  */
 #ifndef RECONCILE_JUDGE_H
@@ -33,9 +36,11 @@ struct judge {
 	struct digest_range range;
 	int64_t seed;
 	struct ends_moment since; /* taken after the tail began to watch */
+	struct span copies;       /* ends_copies before that: all live */
 	void (*found)(void *arg, const struct difference *d);
 	void *arg;
 	size_t found_count, explained_count, open_count; /* open: could not be judged */
+	size_t bytes; /* that the last keys' rows took */
 };
 
 enum { JUDGE_BATCH = 500 };

@@ -93,38 +93,6 @@ static bool list_tables(struct run *run)
 
 /* ---- what is compared ---- */
 
-/* Is every leaf of it whole on this target? */
-static bool ask_live(struct run *run, enum role role, const struct table *t, bool *ret)
-{
-	const char *values[2] = { run->m->name, NULL };
-	struct buf oids;
-	char text[16];
-	PGresult *r;
-
-	buf_init(&oids, 16 << 20);
-	for (size_t i = 0; i < known_count(run->known); i++) {
-		const struct relation *rel = known_newest(run->known, i);
-
-		if (!span_eq(rel->root_schema, t->rel->root_schema) ||
-		    !span_eq(rel->root_table, t->rel->root_table))
-			continue;
-		snprintf(text, sizeof(text), "%u", rel->oid);
-		pg_quote_element(&oids, span_str(text));
-	}
-	buf_str(&oids, "}");
-	values[1] = buf_cstr(&oids);
-	r = pg_query_params(run->ends.targets[role], run->f,
-			    "SELECT count(*) > 0 AND bool_and(state = 'live') FROM foreshadow.copies"
-			    " WHERE migration = $1 AND oid = ANY ($2::bigint[])",
-			    2, values);
-	buf_release(&oids);
-	if (!r)
-		return fault_in(run->f, "%s", ends_role_names[role]);
-	*ret = *PQgetvalue(r, 0, 0) == 't';
-	PQclear(r);
-	return true;
-}
-
 /* What keeps one table from being compared is said of it, and the others are compared. */
 static bool leave_out(struct run *run, struct table *t, enum role role, const struct fault *why)
 {
@@ -136,11 +104,12 @@ static bool prepare_role(struct run *run, struct table *t, enum role role, const
 {
 	struct side *target = arena_alloc(&run->arena, sizeof(*target));
 	struct fault why = { 0 };
-	bool is_live;
+	struct span copies;
+	bool is_live = false;
 
 	if (!target)
 		return no_memory(run->f);
-	if (!ask_live(run, role, t, &is_live))
+	if (!ends_copies(&run->ends, role, t->rel, &run->arena, &copies, &is_live, run->f))
 		return false;
 	if (!is_live) {
 		fault(&why, FAULT_ENVIRONMENT, "its copy is not complete on the %s", ends_role_names[role]);

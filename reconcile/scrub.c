@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "core/failpoint.h"
 #include "reconcile/survey.h"
 
 enum {
@@ -15,6 +16,8 @@ enum {
 	CHUNK_ROWS_MOST = 4 * 1000 * 1000,
 	CHUNK_GOAL_US = 375 * 1000, /* between 0.25 and 0.5 s */
 	CHUNK_GROWTH = 4,
+	BATCH_FIRST = 16,
+	BATCH_BYTES = 64 << 20,
 };
 
 void scrub_init(struct scrub *s, struct ends *ends, int64_t seed)
@@ -28,6 +31,7 @@ struct chunk {
 	struct digest_range range;
 	int64_t mask;
 	struct ends_moment since;
+	struct span copies[2]; /* by role: before the tail began to watch */
 	struct survey source[2]; /* by role: their digests may differ in the columns that can be compared */
 	struct arena arena;
 	struct fault *f;
@@ -54,6 +58,17 @@ static struct digest_plan plan(const struct chunk *c, enum role role, enum diges
 
 /* ---- judging ---- */
 
+/* How many suspects to judge next: their rows are held at once, and nobody knows how large they are. */
+static size_t next_batch(size_t n, size_t bytes)
+{
+	size_t fits = bytes ? BATCH_BYTES / (bytes / n + 1) : n;
+
+	n *= CHUNK_GROWTH;
+	n = n > fits ? fits : n;
+	n = n > JUDGE_BATCH ? JUDGE_BATCH : n;
+	return n ? n : 1;
+}
+
 static bool judge_all(struct chunk *c, enum role role, struct span *keys, size_t n)
 {
 	struct scrub_result *result = &c->s->results[role];
@@ -63,14 +78,18 @@ static bool judge_all(struct chunk *c, enum role role, struct span *keys, size_t
 			   .range = c->range,
 			   .seed = c->s->seed,
 			   .since = c->since,
+			   .copies = c->copies[role],
 			   .found = c->s->found,
 			   .arg = c->s->arg };
 
-	for (size_t i = 0; i < n && !result->is_cut; i += JUDGE_BATCH) {
-		if (!judge_keys(&j, keys + i, n - i < JUDGE_BATCH ? n - i : JUDGE_BATCH, c->f))
+	for (size_t i = 0, batch = BATCH_FIRST; i < n && !result->is_cut;) {
+		size_t now = n - i < batch ? n - i : batch;
+
+		if (!judge_keys(&j, keys + i, now, c->f))
 			return false;
-		result->is_cut = result->found_count + j.found_count >= SCRUB_FOUND_MAX &&
-				 i + JUDGE_BATCH < n;
+		i += now;
+		batch = next_batch(now, j.bytes);
+		result->is_cut = result->found_count + j.found_count >= SCRUB_FOUND_MAX && i < n;
 	}
 	result->found_count += j.found_count;
 	result->explained_count += j.explained_count;
@@ -117,6 +136,8 @@ static bool compare_target(struct chunk *c, enum role role, uint64_t lsn)
 	if (!leaves)
 		return no_memory(c->f);
 	result->row_count += c->source[role].row_count;
+	if (failpoint("scrub.blind"))
+		n = 0;
 	for (size_t i = 0; i < n && !result->is_cut; i += LEAVES_AT_ONCE) {
 		if (!drill(c, role, leaves + i, n - i < LEAVES_AT_ONCE ? n - i : LEAVES_AT_ONCE))
 			return false;
@@ -158,16 +179,34 @@ static bool survey_source(struct chunk *c)
 	return true;
 }
 
+/* Live at the beginning; what is copied again meanwhile is noticed when its suspects are judged. */
+static bool read_copies(struct chunk *c, bool *ret_are_live)
+{
+	*ret_are_live = true;
+	for (int role = 0; role < 2; role++) {
+		const struct digest *d = c->s->digests[role];
+		bool is_live = true;
+
+		if (d && !ends_copies(c->s->ends, (enum role)role, d->rel, &c->arena, &c->copies[role],
+				      &is_live, c->f))
+			return false;
+		*ret_are_live = *ret_are_live && is_live;
+	}
+	return true;
+}
+
 static bool chunk_run(struct scrub *s, struct digest_range range, int64_t rows, int64_t *ret_took_us,
 		      struct fault *f)
 {
 	struct chunk c = { .s = s, .range = range, .mask = mask_of(rows), .f = f };
 	struct ends_moment mark;
-	bool ok;
+	bool ok, are_live;
 
 	arena_init(&c.arena, CHUNK_BYTES);
+	ok = read_copies(&c, &are_live);
 	tail_watch(s->ends->tail, any_digest(s)->rel);
-	ok = ends_mark(s->ends, &c.since, f) && survey_source(&c) && ends_mark(s->ends, &mark, f);
+	s->ends->tail->has_copy = ok && !are_live;
+	ok = ok && ends_mark(s->ends, &c.since, f) && survey_source(&c) && ends_mark(s->ends, &mark, f);
 	*ret_took_us = c.source[0].took_us > c.source[1].took_us ? c.source[0].took_us
 								  : c.source[1].took_us;
 	if (ok && !s->first_lsn)

@@ -7,6 +7,8 @@
  * ranges of a key column whose order is the same on both servers, else the whole table is one; their
  * size follows the time they take.
  *
+ * Failpoint: scrub.blind (no leaf differs).
+ *
  * Thread: the connections'.
  */
 #ifndef RECONCILE_SCRUB_H

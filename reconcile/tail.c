@@ -13,6 +13,7 @@ enum {
 	BURST = 10000, /* records taken in one poll */
 	FETCH_PATIENCE_US = 30 * 1000 * 1000,
 	FETCH_POLL_MS = 100,
+	FETCH_AHEAD = 2000, /* records that are passed over rather than asked anew */
 };
 
 bool tail_open(struct tail *t, const struct migration *m, struct known *known,
@@ -20,7 +21,7 @@ bool tail_open(struct tail *t, const struct migration *m, struct known *known,
 {
 	struct kafka_conf conf = { m->kafka, m->kafka_count, m->slot };
 
-	*t = (struct tail) { .m = m, .known = known, .framing = framing };
+	*t = (struct tail) { .m = m, .known = known, .framing = framing, .fetch_partition = -1 };
 	arena_init(&t->arena, RECORD_BYTES);
 	buf_init(&t->key, KEY_BYTES);
 	t->parts = calloc((size_t)m->partition_count, sizeof(*t->parts));
@@ -198,7 +199,8 @@ static bool add_change(struct tail *t, const struct event *ev, struct tail_event
 	return true;
 }
 
-/* The message key of a change inside an exclusive record is not written: it is made of its new row. */
+/* The message key of a change inside an exclusive record is not written: it is made of its new row. All of
+ * them have the record's place: they are applied at once. */
 static bool add_inner(struct tail *t, struct span record, struct tail_event e, struct fault *f)
 {
 	struct event ev;
@@ -214,7 +216,6 @@ static bool add_inner(struct tail *t, struct span record, struct tail_event e, s
 		return true;
 	if (!decode(t, codec, &ev, &t->arena, &row, f))
 		return false;
-	e.position = ev.head.position;
 	buf_init(&key, KEY_BYTES);
 	ok = relation_key(row.rel, row.after ? row.after : row.before, &key, f) &&
 	     add_change(t, &ev, e, buf_span(&key), f);
@@ -237,6 +238,8 @@ static bool add_exclusive(struct tail *t, const struct event *ev, struct tail_ev
 	}
 	e.in_exclusive = -1;
 	e.kind = TAIL_TABLE;
+	if (x->kind == EXCLUSIVE_REKEY)
+		return true;
 	for (size_t i = 0; i < x->table_count; i++)
 		if (is_watched(t, known_relation(t->known, x->tables[i].oid))) {
 			add_event(t, e);
@@ -330,8 +333,12 @@ static rd_kafka_message_t *fetch(struct tail *t, const struct tail_event *e, str
 	int64_t deadline_us = clock_us() + FETCH_PATIENCE_US;
 	rd_kafka_message_t *msg;
 
-	if (!assign(t->fetcher, t->m->changes_topic, &e->offset, e->partition, 1, f))
+	if ((e->partition != t->fetch_partition || e->offset < t->fetch_next ||
+	     e->offset - t->fetch_next > FETCH_AHEAD) &&
+	    !assign(t->fetcher, t->m->changes_topic, &e->offset, e->partition, 1, f))
 		return NULL;
+	t->fetch_partition = e->partition;
+	t->fetch_next = e->offset + 1;
 	while (clock_us() < deadline_us) {
 		msg = rd_kafka_consumer_poll(t->fetcher, FETCH_POLL_MS);
 		if (!msg)

@@ -45,6 +45,8 @@ struct tail {
 	bool (*learn)(void *arg, int32_t id, struct fault *f); /* an unknown schema id; NULL: none can be */
 	void *arg;
 	rd_kafka_t *reader, *fetcher;
+	int fetch_partition; /* where the fetcher goes on; -1: nowhere */
+	int64_t fetch_next;
 	struct sequence *parts;
 	const struct relation *watched; /* NULL: none */
 	struct tail_event *events;
