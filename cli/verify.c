@@ -197,7 +197,7 @@ static double coverage(const struct reconcile_summary *s)
 
 static void say_summary(const struct verify *v, const struct reconcile_summary *s, bool ok)
 {
-	bool is_whole = ok && !s->open_count && !s->unverified_count;
+	bool is_whole = ok && !s->open_count && !s->unverified_count && !s->is_unproven;
 	const char *verdict = s->found_count ? "diverged" : is_whole ? "clean" : "incomplete";
 	char lsn[LSN_TEXT];
 
@@ -211,8 +211,9 @@ static void say_summary(const struct verify *v, const struct reconcile_summary *
 	}
 	printf("%s: %zu tables, %" PRId64 " rows, %zu differences, coverage %.6g, from %s on; %s\n", verdict,
 	       s->table_count, s->row_count, s->found_count, coverage(s), lsn_format(s->lsn, lsn),
-	       s->has_proof ? "a planted difference was found"
-			    : "no row to plant a difference in, so nothing proves that one would be found");
+	       s->has_proof     ? "a planted difference was found"
+	       : s->is_unproven ? "a planted difference could not be judged"
+				: "no row to plant a difference in, so nothing proves that one would be found");
 }
 
 /* ---- the command ---- */
@@ -272,9 +273,12 @@ bool cmd_verify(struct cli *c, struct fault *f)
 		log_error("%s", f->text);
 	if (summary.found_count)
 		c->exit_code = EXIT_DIFFERENCE;
-	else if (summary.open_count || summary.unverified_count) {
-		log_error("no difference, but not everything could be compared: %zu tables are left",
-			  v.unverified_count);
+	else if (summary.open_count || summary.unverified_count || summary.is_unproven) {
+		log_error("no difference, but not everything could be compared: %zu tables are left%s",
+			  v.unverified_count,
+			  summary.is_unproven ? "; an old transaction on the source must end before rows "
+						"that differ can be judged"
+					      : "");
 		c->exit_code = 1;
 	}
 	return true;

@@ -197,6 +197,8 @@ bool canary_run(struct ends *e, enum role role, const struct digest *d, int64_t 
 		ok = scrub_first(&s, CANARY_ROWS, f);
 		if (ok && planted.was_found)
 			*ret = CANARY_FOUND;
+		else if (ok && s.results[role].open_count)
+			*ret = CANARY_OPEN;
 	}
 	arena_release(&a);
 	return ok;

@@ -11,7 +11,12 @@
 
 #include "reconcile/scrub.h"
 
-enum canary { CANARY_FOUND, CANARY_MISSED, CANARY_NO_ROW };
+enum canary {
+	CANARY_FOUND,
+	CANARY_MISSED,
+	CANARY_OPEN, /* it was suspect, but nothing could be judged: an old transaction is not settled */
+	CANARY_NO_ROW
+};
 
 bool canary_run(struct ends *e, enum role role, const struct digest *d, int64_t seed,
 		enum canary *ret, struct fault *f);

@@ -41,7 +41,8 @@ struct reconcile_summary {
 	size_t table_count, found_count, open_count, unverified_count; /* tables: per role */
 	int64_t row_count;
 	uint64_t lsn;        /* everything compared contains at least the source up to there */
-	bool has_proof;      /* the planted difference was found; false: there was no row to plant one in */
+	bool has_proof;      /* the planted difference was found */
+	bool is_unproven;    /* it was not judged. Neither: there was no row to plant one in */
 };
 
 /*
