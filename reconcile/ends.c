@@ -105,6 +105,7 @@ static void list_leaves(struct ends *e, const struct relation *rel, struct buf *
 {
 	char text[16];
 
+	pg_array_begin(out);
 	for (size_t i = 0; i < known_count(e->tail->known); i++) {
 		const struct relation *leaf = known_newest(e->tail->known, i);
 
@@ -112,9 +113,9 @@ static void list_leaves(struct ends *e, const struct relation *rel, struct buf *
 		    !span_eq(leaf->root_table, rel->root_table))
 			continue;
 		snprintf(text, sizeof(text), "%u", leaf->oid);
-		pg_quote_element(out, span_str(text));
+		pg_array_add(out, span_str(text));
 	}
-	buf_str(out, "}");
+	pg_array_end(out);
 }
 
 bool ends_copies(struct ends *e, enum role role, const struct relation *rel, struct arena *a,
@@ -169,17 +170,19 @@ bool ends_is_settled(struct ends *e, const struct snapshot *s, const struct ends
 	PGresult *r;
 
 	buf_init(&list, LIST_BYTES);
+	pg_array_begin(&list);
+	*ret_is_settled = true;
 	for (size_t i = 0; i < s->running_count; i++)
 		if (s->running[i] < since->xid) {
 			snprintf(text, sizeof(text), "%" PRIu64, s->running[i]);
-			pg_quote_element(&list, span_str(text));
+			pg_array_add(&list, span_str(text));
+			*ret_is_settled = false;
 		}
-	*ret_is_settled = list.n == 0;
 	if (*ret_is_settled || buf_failed(&list)) {
 		buf_release(&list);
 		return true;
 	}
-	buf_str(&list, "}");
+	pg_array_end(&list);
 	values[0] = buf_cstr(&list);
 	r = pg_query_params(e->source, f, unsettled_sql, 2, values);
 	buf_release(&list);

@@ -90,9 +90,10 @@ static bool read_rows(struct round *r, enum digest_server server)
 	buf_init(&sql, SQL_BYTES);
 	buf_init(&list, SQL_BYTES);
 	digest_rows(&plan, &sql);
+	pg_array_begin(&list);
 	for (size_t i = 0; i < r->key_count; i++)
-		pg_quote_element(&list, r->keys[i]);
-	buf_str(&list, "}");
+		pg_array_add(&list, r->keys[i]);
+	pg_array_end(&list);
 	if (buf_failed(&sql) || buf_failed(&list))
 		no_memory(r->f);
 	else
