@@ -16,8 +16,8 @@
 struct cli {
 	struct migration m;
 	/* options; what was not given is NULL or false */
-	const char *role, *until, *instance, *table;
-	bool json, watch, yes;
+	const char *role, *until, *instance, *table, *html;
+	bool json, watch, yes, final;
 	int exit_code;      /* set by a command that ran well but has something to say */
 };
 

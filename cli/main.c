@@ -27,7 +27,7 @@ static const struct command {
 };
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
-enum { OPT_HELP = 1, OPT_VERSION, OPT_JSON, OPT_WATCH, OPT_YES, OPT_ROLE, OPT_UNTIL, OPT_INSTANCE, OPT_TABLE };
+enum { OPT_HELP = 1, OPT_VERSION, OPT_JSON, OPT_WATCH, OPT_YES, OPT_ROLE, OPT_UNTIL, OPT_INSTANCE, OPT_TABLE, OPT_FINAL, OPT_HTML };
 
 static const struct option_row {
 	const char *name, *value;
@@ -41,6 +41,9 @@ static const struct option_row {
 	{ "role", "ROLE", OPT_ROLE, FOR_RUN | FOR_VERIFY,
 	  "only ingest, shadow or primary; verify: shadow or primary (default: all)" },
 	{ "table", "TABLE", OPT_TABLE, FOR_VERIFY, "only this table, by its name on the source or on the targets" },
+	{ "final", NULL, OPT_FINAL, FOR_VERIFY,
+	  "before switching over, with the source's writes stopped: also sequences, constraints, indexes, triggers" },
+	{ "html", "FILE", OPT_HTML, FOR_VERIFY, "--final: write the report as a page, too" },
 	{ "until", "LSN|caught-up", OPT_UNTIL, FOR_RUN, "stop cleanly there" },
 	{ "instance", "NAME", OPT_INSTANCE, FOR_RUN, "name of this process among those of its role (default: host name)" },
 	{ "version", NULL, OPT_VERSION, FOR_ALL, "print the version" },
@@ -122,6 +125,12 @@ static void take_option(struct cli *c, int id, const char *value)
 		break;
 	case OPT_TABLE:
 		c->table = value;
+		break;
+	case OPT_FINAL:
+		c->final = true;
+		break;
+	case OPT_HTML:
+		c->html = value;
 		break;
 	}
 }

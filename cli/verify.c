@@ -3,12 +3,13 @@
  * verify - compare the targets with the source, now: a line per difference, then per table, then the sum.
  *
  * Exit code 4: a difference is certain. 1: none, but not everything could be compared; what is left is named.
+ * --final: also what stands beside the rows, at one moment (verify_final.h); 4 also when a check failed.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "cli/cli.h"
+#include "cli/verify_final.h"
 #include "core/log.h"
 #include "core/registry.h"
 #include "reconcile/reconcile.h"
@@ -16,7 +17,8 @@
 enum { EXCERPT_BYTES = 200, EXCERPT_BEFORE = 40, EXIT_DIFFERENCE = 4 };
 
 struct verify {
-	bool json;
+	bool json, is_final;
+	struct html *page; /* NULL: none is wanted */
 	struct registry *registry;
 	struct framing *framing;
 	size_t unverified_count;
@@ -143,11 +145,30 @@ static void print_part(json_t *line, const char *name)
 	free(text);
 }
 
+static void add_to_page(struct html *page, const struct difference *d, json_t *line)
+{
+	char *text = json_dumps(line, JSON_COMPACT);
+
+	html_difference(page, d->digest->label, kind_of(d), span_str(text ? text : ""));
+	free(text);
+}
+
+static void say_check(void *arg, const struct final_result *r)
+{
+	struct verify *v = arg;
+
+	verify_final_check(r, v->json);
+	if (v->page)
+		html_check(v->page, r);
+}
+
 static void say_difference(void *arg, const struct difference *d)
 {
 	struct verify *v = arg;
 	json_t *line = difference_json(d);
 
+	if (v->page)
+		add_to_page(v->page, d, line);
 	if (v->json) {
 		cli_print_json(line);
 		return;
@@ -170,6 +191,10 @@ static void say_table(void *arg, const struct reconcile_table *t)
 	FILE *out = v->json ? stderr : stdout;
 
 	v->unverified_count += t->unverified != NULL || t->result.open_count > 0;
+	if (v->is_final)
+		verify_final_table(t, v->json);
+	if (v->page)
+		html_table(v->page, t);
 	if (v->json && !t->unverified && !t->result.open_count && !t->skipped_count)
 		return;
 	fprintf(out, "%.*s on the %s: %" PRId64 " rows, %zu differences, %zu explained by changes under way",
@@ -201,12 +226,19 @@ static void say_summary(const struct verify *v, const struct reconcile_summary *
 	const char *verdict = s->found_count ? "diverged" : is_whole ? "clean" : "incomplete";
 	char lsn[LSN_TEXT];
 
+	if (v->is_final)
+		verdict = verify_final_verdict(s);
 	if (v->json) {
-		cli_print_json(json_pack("{s:s, s:I, s:I, s:I, s:f, s:o, s:b}", "verdict", verdict, "tables",
-					 (json_int_t)s->table_count, "rows", (json_int_t)s->row_count,
-					 "differences", (json_int_t)s->found_count, "coverage", coverage(s),
-					 "lsn", s->lsn ? cli_json_lsn(s->lsn) : json_null(), "proof",
-					 (int)s->has_proof));
+		json_t *sum = json_pack("{s:s, s:I, s:I, s:I, s:f, s:o, s:b}", "verdict", verdict, "tables",
+					(json_int_t)s->table_count, "rows", (json_int_t)s->row_count, "differences",
+					(json_int_t)s->found_count, "coverage", coverage(s), "lsn",
+					s->lsn ? cli_json_lsn(s->lsn) : json_null(), "proof", (int)s->has_proof);
+
+		if (v->is_final)
+			json_object_update_new(sum, json_pack("{s:b, s:I, s:I}", "quiet", (int)s->final.is_quiet, "failed_checks",
+							      (json_int_t)s->final.failed_checks, "unjudged_checks",
+							      (json_int_t)s->final.unjudged_checks));
+		cli_print_json(sum);
 		return;
 	}
 	printf("%s: %zu tables, %" PRId64 " rows, %zu differences, coverage %.6g, from %s on; %s\n", verdict,
@@ -229,14 +261,16 @@ static bool choose_roles(struct reconcile_options *o, const char *role, struct f
 {
 	for (int i = 0; i < 2; i++)
 		o->roles[i] = !role || strcmp(role, ends_role_names[i]) == 0;
+	if (o->is_final && (role || o->table))
+		return fault(f, FAULT_USAGE, "--final compares all tables of both targets: leave --table and --role out");
 	return o->roles[0] || o->roles[1] ||
 	       fault(f, FAULT_USAGE, "--role %s: wanted shadow or primary", role);
 }
 
 static bool verify_run(struct cli *c, struct verify *v, struct reconcile_summary *ret, struct fault *f)
 {
-	struct reconcile_options options = { .table = c->table };
-	const struct reconcile_report report = { say_difference, say_table, v };
+	struct reconcile_options options = { .table = c->table, .is_final = c->final };
+	const struct reconcile_report report = { say_difference, say_table, say_check, v };
 	struct kafka_conf conf = { c->m.kafka, c->m.kafka_count, c->m.slot };
 	struct control *control;
 	bool ok;
@@ -257,29 +291,63 @@ static bool verify_run(struct cli *c, struct verify *v, struct reconcile_summary
 	return ok;
 }
 
-bool cmd_verify(struct cli *c, struct fault *f)
+/* Of what was compared. */
+static int exit_of(const struct verify *v, const struct reconcile_summary *s)
 {
-	struct verify v = { .json = c->json };
-	struct reconcile_summary summary = { 0 };
-	bool ok = verify_run(c, &v, &summary, f);
+	if (s->found_count)
+		return EXIT_DIFFERENCE;
+	if (!s->open_count && !s->unverified_count && !s->is_unproven)
+		return 0;
+	log_error("no difference, but not everything could be compared: %zu tables are left%s", v->unverified_count,
+		  s->is_unproven ? "; an old transaction on the source must end before rows that differ can be judged" : "");
+	return 1;
+}
 
-	if (!ok && f->kind == FAULT_USAGE)
-		return false;
-	say_summary(&v, &summary, ok);
+static int exit_of_final(const struct reconcile_summary *s)
+{
+	static const int codes[] = { [FINAL_READY] = 0, [FINAL_NOT_READY] = EXIT_DIFFERENCE, [FINAL_UNJUDGED] = 1 };
+	enum final_verdict verdict = final_decide(&s->final);
+
+	if (verdict == FINAL_NOT_READY)
+		log_error("not ready: %zu differences, %zu checks failed", s->found_count, s->final.failed_checks);
+	else if (verdict == FINAL_UNJUDGED && s->final.is_quiet)
+		log_error("no verdict: %zu checks and %zu tables could not be judged", s->final.unjudged_checks,
+			  s->unverified_count);
+	return codes[verdict];
+}
+
+static bool finish(struct cli *c, struct verify *v, const struct reconcile_summary *s, bool ok, struct fault *f)
+{
+	struct fault of_page = { 0 };
+	bool has_page;
+
+	say_summary(v, s, ok);
 	fflush(stdout);
-	if (!ok && !summary.found_count)
+	has_page = !v->page || verify_final_page(c, v->page, s, coverage(s), ok ? NULL : f->text, &of_page);
+	if (!ok && !c->final && !s->found_count)
 		return false;
 	if (!ok)
 		log_error("%s", f->text);
-	if (summary.found_count)
-		c->exit_code = EXIT_DIFFERENCE;
-	else if (summary.open_count || summary.unverified_count || summary.is_unproven) {
-		log_error("no difference, but not everything could be compared: %zu tables are left%s",
-			  v.unverified_count,
-			  summary.is_unproven ? "; an old transaction on the source must end before rows "
-						"that differ can be judged"
-					      : "");
-		c->exit_code = 1;
-	}
-	return true;
+	c->exit_code = c->final ? exit_of_final(s) : exit_of(v, s);
+	if (!has_page && c->exit_code)
+		log_error("%s", of_page.text);
+	return has_page || c->exit_code || fault(f, of_page.kind, "%s", of_page.text);
+}
+
+bool cmd_verify(struct cli *c, struct fault *f)
+{
+	struct verify v = { .json = c->json, .is_final = c->final };
+	struct reconcile_summary summary = { 0 };
+	struct html page;
+	bool ok;
+
+	if (c->html && !c->final)
+		return fault(f, FAULT_USAGE, "--html FILE is the page of --final: give both");
+	html_init(&page);
+	v.page = c->html ? &page : NULL;
+	ok = verify_run(c, &v, &summary, f);
+	if (ok || f->kind != FAULT_USAGE)
+		ok = finish(c, &v, &summary, ok, f);
+	html_release(&page);
+	return ok;
 }

@@ -15,6 +15,7 @@ struct ends {
 	const struct migration *m;
 	PGconn *source, *targets[2]; /* by role; NULL: not looked at */
 	struct tail *tail;
+	bool are_still; /* nobody applies, and nothing is left to apply (quiet.h): not waited for */
 };
 
 extern const char *const ends_role_names[2];
@@ -30,8 +31,10 @@ struct ends_moment {
 /* Emits a small logical message. */
 bool ends_mark(struct ends *e, struct ends_moment *ret, struct fault *f);
 /* Waits until the target contains everything before lsn, and takes in the stream meanwhile.
- * FAULT_ENVIRONMENT when its barriers have not moved for a while. */
+ * FAULT_ENVIRONMENT when its barriers have not moved for a while. At once with are_still. */
 bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f);
+/* The boundary that the target contains in every partition; 0: none yet. */
+bool ends_barrier(struct ends *e, enum role role, uint64_t *ret_lsn, struct fault *f);
 /* Where each partition of the target is, as the transaction that is open sees it. */
 bool ends_places(struct ends *e, enum role role, struct position *ret_places, struct fault *f);
 /* The copies of a table's leaves on the target, as a text that differs when one was made again. */

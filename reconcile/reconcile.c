@@ -6,6 +6,7 @@
 #include <sys/random.h>
 
 #include "reconcile/canary.h"
+#include "reconcile/quiet.h"
 
 enum { TABLES_BYTES = 512 << 20 };
 
@@ -26,6 +27,7 @@ struct run {
 	struct known *known;
 	struct tail tail;
 	struct ends ends;
+	struct quiet quiet;
 	int64_t seed;
 	struct table *tables;
 	size_t table_count;
@@ -242,6 +244,43 @@ static bool compare(struct run *run, struct table *t)
 			      SPAN_ARG(t->rel->target_table));
 }
 
+/* ---- the final validation ---- */
+
+static void say_check(void *arg, const struct final_result *r)
+{
+	struct run *run = arg;
+
+	run->summary->final.failed_checks += r->fail_count > 0;
+	run->summary->final.unjudged_checks += r->unjudged != NULL;
+	run->report->check(run->report->arg, r);
+}
+
+/* Only what holds still from the beginning to the end was compared at one moment. */
+static bool check_final(struct run *run)
+{
+	size_t count = known_count(run->known), n = 0;
+	const struct relation **leaves = arena_alloc(&run->arena, count * sizeof(*leaves) + 1);
+
+	if (!leaves)
+		return no_memory(run->f);
+	for (size_t i = 0; i < count; i++)
+		if (is_wanted(run, known_newest(run->known, i)))
+			leaves[n++] = known_newest(run->known, i);
+	if (!final_check(&run->ends, leaves, n, run->quiet.lsn, say_check, run, run->f) ||
+	    !quiet_hold(&run->quiet, run->f))
+		return false;
+	run->summary->final.is_quiet = true;
+	return true;
+}
+
+static void sum_final(struct reconcile_summary *s)
+{
+	s->final.difference_count = s->found_count;
+	s->final.unjudged_tables = s->unverified_count;
+	s->final.unjudged_rows = s->open_count;
+	s->final.is_unproven = s->is_unproven;
+}
+
 /* ---- a run ---- */
 
 static bool connect_all(struct run *run)
@@ -264,7 +303,8 @@ static bool run_all(struct run *run)
 {
 	if (getrandom(&run->seed, sizeof(run->seed), 0) != sizeof(run->seed))
 		return fault(run->f, FAULT_INTERNAL, "no random number from the system");
-	if (!connect_all(run) || !tail_start(&run->tail, run->ends.targets, 2, run->f))
+	if (!connect_all(run) || !tail_start(&run->tail, run->ends.targets, 2, run->f) ||
+	    (run->options->is_final && !quiet_begin(&run->quiet, &run->ends, run->f)))
 		return false;
 	for (size_t i = 0; i < run->table_count; i++)
 		if (!prepare(run, &run->tables[i]))
@@ -274,7 +314,7 @@ static bool run_all(struct run *run)
 	for (size_t i = 0; i < run->table_count; i++)
 		if (!compare(run, &run->tables[i]))
 			return false;
-	return true;
+	return !run->options->is_final || check_final(run);
 }
 
 bool reconcile_verify(const struct migration *m, struct control *control, struct framing *framing,
@@ -302,6 +342,7 @@ bool reconcile_verify(const struct migration *m, struct control *control, struct
 		if (!run.tables[i].is_done)
 			say(&run, &run.tables[i], nothing);
 	}
+	sum_final(ret);
 	pg_close(&run.ends.source);
 	pg_close(&run.ends.targets[0]);
 	pg_close(&run.ends.targets[1]);

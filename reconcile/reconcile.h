@@ -11,6 +11,7 @@
 #ifndef RECONCILE_RECONCILE_H
 #define RECONCILE_RECONCILE_H
 
+#include "reconcile/final.h"
 #include "reconcile/scrub.h"
 
 /* What became of a table on a target. */
@@ -27,12 +28,16 @@ struct reconcile_table {
 struct reconcile_report {
 	void (*difference)(void *arg, const struct difference *d);
 	void (*table)(void *arg, const struct reconcile_table *t);
+	void (*check)(void *arg, const struct final_result *r); /* is_final only */
 	void *arg;
 };
 
 struct reconcile_options {
 	const char *table; /* schema.table on source or target; NULL: all */
 	bool roles[2];
+	/* The caller keeps the source quiet (quiet.h), and what stands beside the rows is checked, too (final.h). All
+	 * tables, both roles. */
+	bool is_final;
 	bool (*learn)(void *arg, int32_t id, struct fault *f);
 	void *arg;
 };
@@ -42,6 +47,7 @@ struct reconcile_summary {
 	int64_t row_count;
 	uint64_t lsn;        /* everything compared contains at least the source up to there */
 	bool has_proof;      /* the planted difference was found */
+	struct final_sum final;
 	bool is_unproven;    /* it was not judged. Neither: there was no row to plant one in */
 };
 

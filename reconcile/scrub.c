@@ -136,6 +136,7 @@ static bool compare_target(struct chunk *c, enum role role, uint64_t lsn)
 	if (!leaves)
 		return no_memory(c->f);
 	result->row_count += c->source[role].row_count;
+	result->target_count += survey.row_count;
 	if (failpoint("scrub.blind"))
 		n = 0;
 	for (size_t i = 0; i < n && !result->is_cut; i += LEAVES_AT_ONCE) {

@@ -20,6 +20,7 @@ enum { SCRUB_FOUND_MAX = 1000 }; /* differences of a table and role; then it is 
 
 struct scrub_result {
 	int64_t row_count;    /* of the source, compared */
+	int64_t target_count; /* of the target, likewise */
 	size_t found_count, explained_count, open_count;
 	bool is_cut;          /* too many differences: not looked at to its end */
 };

@@ -13,6 +13,7 @@ enum {
 	BURST = 10000, /* records taken in one poll */
 	FETCH_PATIENCE_US = 30 * 1000 * 1000,
 	FETCH_POLL_MS = 100,
+	DRAIN_PATIENCE_US = 60 * 1000 * 1000,
 	FETCH_AHEAD = 2000, /* records that are passed over rather than asked anew */
 };
 
@@ -25,7 +26,8 @@ bool tail_open(struct tail *t, const struct migration *m, struct known *known,
 	arena_init(&t->arena, RECORD_BYTES);
 	buf_init(&t->key, KEY_BYTES);
 	t->parts = calloc((size_t)m->partition_count, sizeof(*t->parts));
-	if (!t->parts)
+	t->next = calloc((size_t)m->partition_count, sizeof(*t->next));
+	if (!t->parts || !t->next)
 		return fault(f, FAULT_INTERNAL, "no memory for %d partitions", m->partition_count);
 	t->reader = kafka_reader(&conf, f);
 	t->fetcher = t->reader ? kafka_reader(&conf, f) : NULL;
@@ -39,6 +41,7 @@ void tail_close(struct tail *t)
 	if (t->fetcher)
 		rd_kafka_destroy(t->fetcher);
 	free(t->parts);
+	free(t->next);
 	free(t->events);
 	arena_release(&t->arena);
 	buf_release(&t->key);
@@ -95,16 +98,13 @@ static bool assign(rd_kafka_t *client, const char *topic, const int64_t *offsets
 
 bool tail_start(struct tail *t, PGconn *const *conns, size_t n, struct fault *f)
 {
-	int64_t *offsets = malloc((size_t)t->m->partition_count * sizeof(*offsets));
-	bool ok = offsets != NULL;
+	bool ok = true;
 
-	for (int p = 0; ok && p < t->m->partition_count; p++)
-		offsets[p] = -1;
+	for (int p = 0; p < t->m->partition_count; p++)
+		t->next[p] = -1;
 	for (size_t i = 0; ok && i < n; i++)
-		ok = !conns[i] || read_places(t, conns[i], offsets, f);
-	ok = ok && assign(t->reader, t->m->changes_topic, offsets, 0, t->m->partition_count, f);
-	free(offsets);
-	return ok;
+		ok = !conns[i] || read_places(t, conns[i], t->next, f);
+	return ok && assign(t->reader, t->m->changes_topic, t->next, 0, t->m->partition_count, f);
 }
 
 void tail_watch(struct tail *t, const struct relation *rel)
@@ -248,6 +248,29 @@ static bool add_exclusive(struct tail *t, const struct event *ev, struct tail_ev
 	return true;
 }
 
+/* ---- every change ---- */
+
+static void tell(struct tail *t, const struct event *ev)
+{
+	const struct exclusive *x = &ev->exclusive;
+	const struct codec *codec;
+
+	if (!t->changed)
+		return;
+	if (ev->head.kind == EVENT_CHANGE) {
+		codec = known_codec(t->known, ev->head.fingerprint);
+		if (codec)
+			t->changed(t->changed_arg, codec_relation(codec), ev->head.position);
+		return;
+	}
+	for (size_t i = 0; x->kind != EXCLUSIVE_COPY && i < x->table_count; i++) {
+		const struct relation *rel = known_relation(t->known, x->tables[i].oid);
+
+		if (rel)
+			t->changed(t->changed_arg, rel, ev->head.position);
+	}
+}
+
 /* ---- reading ---- */
 
 /* A record whose schema is new to us: the registry is asked once. */
@@ -269,6 +292,7 @@ static bool take(struct tail *t, const rd_kafka_message_t *msg, struct fault *f)
 	struct event ev;
 
 	arena_reset(&t->arena);
+	t->next[msg->partition] = msg->offset + 1;
 	if (!read_event(t, span(msg->payload, msg->len), &ev, f))
 		return false;
 	switch (sequence_next(&t->parts[msg->partition], &ev.head, f)) {
@@ -284,6 +308,7 @@ static bool take(struct tail *t, const rd_kafka_message_t *msg, struct fault *f)
 	case SEQUENCE_DUPLICATE:
 		return true;
 	}
+	tell(t, &ev);
 	e.position = ev.head.position;
 	e.xid = ev.head.xid;
 	if (ev.head.kind == EVENT_EXCLUSIVE)
@@ -324,6 +349,34 @@ bool tail_poll(struct tail *t, int timeout_ms, struct fault *f)
 bool tail_has(const struct tail *t, int partition, struct position p)
 {
 	return position_cmp(t->parts[partition].position, p) >= 0;
+}
+
+static bool drain(struct tail *t, int partition, int64_t deadline_us, struct fault *f)
+{
+	int64_t low, high;
+
+	if (!kafka_bounds(t->fetcher, t->m->changes_topic, partition, &low, &high, f))
+		return false;
+	while (t->next[partition] < high) {
+		if (!tail_poll(t, FETCH_POLL_MS, f))
+			return false;
+		if (clock_us() > deadline_us)
+			return fault(f, FAULT_ENVIRONMENT,
+				     "topic %s partition %d: its records come up to offset %" PRId64
+				     ", wanted: %" PRId64,
+				     t->m->changes_topic, partition, t->next[partition], high);
+	}
+	return true;
+}
+
+bool tail_drain(struct tail *t, struct fault *f)
+{
+	int64_t deadline_us = clock_us() + DRAIN_PATIENCE_US;
+
+	for (int p = 0; p < t->m->partition_count; p++)
+		if (!drain(t, p, deadline_us, f))
+			return false;
+	return true;
 }
 
 /* ---- reading again ---- */

@@ -11,6 +11,8 @@
  * again when a key must be judged. The index is bounded (TAIL_EVENTS_MAX): has_overflowed says that it did not
  * fit, and that nothing may be concluded from what is not in it.
  *
+ * Independent of that, `changed` is told of every change of every table, in the order of its partition.
+ *
  * Single-threaded: the records are taken in tail_poll.
  */
 #ifndef RECONCILE_TAIL_H
@@ -48,7 +50,11 @@ struct tail {
 	int fetch_partition; /* where the fetcher goes on; -1: nowhere */
 	int64_t fetch_next;
 	struct sequence *parts;
+	int64_t *next; /* per partition: the offset that comes next */
 	const struct relation *watched; /* NULL: none */
+	/* May be NULL. An exclusive event that is no copy: once for each of its tables. */
+	void (*changed)(void *arg, const struct relation *rel, struct position p);
+	void *changed_arg;
 	struct tail_event *events;
 	size_t event_count, event_cap;
 	bool has_overflowed, has_copy;
@@ -67,6 +73,9 @@ void tail_watch(struct tail *t, const struct relation *rel);
 bool tail_poll(struct tail *t, int timeout_ms, struct fault *f);
 /* Have this partition's records been read up to this position? */
 bool tail_has(const struct tail *t, int partition, struct position p);
+
+/* Reads every partition up to its present end. FAULT_ENVIRONMENT if that does not come. */
+bool tail_drain(struct tail *t, struct fault *f);
 
 /* The row that an event leaves behind, read again from Kafka. Values live in the arena, one per column
  * of *ret_rel. Both rows of a keyless event. */
