@@ -18,6 +18,8 @@ struct cli {
 	/* options; what was not given is NULL or false */
 	const char *role, *until, *instance, *table, *html;
 	bool json, watch, yes, final;
+	char **words;       /* behind the file: of commands that take some */
+	int word_count;
 	int exit_code;      /* set by a command that ran well but has something to say */
 };
 
@@ -25,6 +27,7 @@ bool cmd_check(struct cli *c, struct fault *f);
 bool cmd_run(struct cli *c, struct fault *f);
 bool cmd_status(struct cli *c, struct fault *f);
 bool cmd_verify(struct cli *c, struct fault *f);
+bool cmd_incidents(struct cli *c, struct fault *f);
 bool cmd_drop(struct cli *c, struct fault *f);
 
 /* One line of JSON on stdout; takes the object over. */

@@ -8,13 +8,14 @@
 #include "cli/cli.h"
 #include "core/log.h"
 
-enum { FOR_CHECK = 1, FOR_RUN = 2, FOR_STATUS = 4, FOR_DROP = 8, FOR_VERIFY = 16, FOR_ALL = 31 };
+enum { FOR_CHECK = 1, FOR_RUN = 2, FOR_STATUS = 4, FOR_DROP = 8, FOR_VERIFY = 16, FOR_INCIDENTS = 32, FOR_ALL = 63 };
 
 static const struct command {
 	const char *name;
 	int bit;
 	const char *help;
 	bool (*run)(struct cli *c, struct fault *f);
+	const char *words; /* what may follow the file, for the usage; NULL: nothing */
 } commands[] = {
 	{ "check", FOR_CHECK, "look at source, targets and Kafka before anything runs: a verdict and a remedy per item",
 	  cmd_check },
@@ -22,6 +23,8 @@ static const struct command {
 	{ "status", FOR_STATUS, "where everything stands", cmd_status },
 	{ "verify", FOR_VERIFY, "compare the targets with the source, now: prints every difference, exits 4 if there is one",
 	  cmd_verify },
+	{ "incidents", FOR_INCIDENTS, "what could not be applied: list, or show ID with the change", cmd_incidents,
+	  "list | show ID" },
 	{ "drop", FOR_DROP, "remove slot, publication, topics, groups and our rows; never a table of the target",
 	  cmd_drop },
 };
@@ -75,7 +78,7 @@ static void print_usage(FILE *out)
 	fprintf(out, "usage: foreshadow COMMAND migration.yaml [options]\n\n"
 		     "Moves a live PostgreSQL database to another one, and rehearses every change on a shadow.\n\n");
 	for (size_t i = 0; i < COMMANDS; i++)
-		fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].help);
+		fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].help);
 	fprintf(out, "\nforeshadow COMMAND --help shows a command's options; foreshadow --version the version.\n"
 		     "Exit codes: 0 done, 1 failed, 2 usage or YAML wrong, 3 stopped for a decision, "
 		     "4 verification found a difference.\n");
@@ -83,7 +86,8 @@ static void print_usage(FILE *out)
 
 static void print_command_usage(const struct command *cmd)
 {
-	printf("usage: foreshadow %s migration.yaml [options]\n\n%s\n\n", cmd->name, cmd->help);
+	printf("usage: foreshadow %s migration.yaml %s%s[options]\n\n%s\n\n", cmd->name, cmd->words ? cmd->words : "",
+	       cmd->words ? " " : "", cmd->help);
 	for (size_t i = 0; i < OPTIONS; i++) {
 		char left[64];
 		if (!(options[i].commands & cmd->bit))
@@ -164,11 +168,13 @@ static const char *parse_options(struct cli *c, const struct command *cmd, int a
 			}
 		take_option(c, id, optarg);
 	}
-	if (argc - optind != 1) {
+	if (argc - optind < 1 || (argc - optind > 1 && !cmd->words)) {
 		fprintf(stderr, "foreshadow %s: wanted one migration.yaml, got %d arguments; see --help\n", cmd->name,
 			argc - optind);
 		return NULL;
 	}
+	c->words = argv + optind + 1;
+	c->word_count = argc - optind - 1;
 	return argv[optind];
 }
 

@@ -274,16 +274,16 @@ static void tell(struct tail *t, const struct event *ev)
 /* ---- reading ---- */
 
 /* A record whose schema is new to us: the registry is asked once. */
-static bool read_event(struct tail *t, struct span record, struct event *ret, struct fault *f)
+static bool read_event(struct tail *t, struct span record, struct arena *a, struct event *ret, struct fault *f)
 {
 	int32_t id;
 
-	if (event_read(t->framing, record, &t->arena, ret, f))
+	if (event_read(t->framing, record, a, ret, f))
 		return true;
 	if (f->kind != FAULT_ENVIRONMENT || !t->learn || !framing_record_id(record, &id))
 		return false;
 	fault_reset(f);
-	return t->learn(t->arg, id, f) && event_read(t->framing, record, &t->arena, ret, f);
+	return t->learn(t->arg, id, f) && event_read(t->framing, record, a, ret, f);
 }
 
 static bool take(struct tail *t, const rd_kafka_message_t *msg, struct fault *f)
@@ -293,7 +293,7 @@ static bool take(struct tail *t, const rd_kafka_message_t *msg, struct fault *f)
 
 	arena_reset(&t->arena);
 	t->next[msg->partition] = msg->offset + 1;
-	if (!read_event(t, span(msg->payload, msg->len), &ev, f))
+	if (!read_event(t, span(msg->payload, msg->len), &t->arena, &ev, f))
 		return false;
 	switch (sequence_next(&t->parts[msg->partition], &ev.head, f)) {
 	case SEQUENCE_DISAGREE:
@@ -413,7 +413,7 @@ static bool read_row(struct tail *t, const struct tail_event *e, struct span rec
 	struct buf made;
 	bool ok;
 
-	if (!event_read(t->framing, record, a, &ev, f))
+	if (!read_event(t, record, a, &ev, f))
 		return false;
 	if (e->in_exclusive >= 0) {
 		struct tail_event inner = *e;
