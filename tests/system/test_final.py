@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 
 from following import wait_caught_up, wait_live
+from test_mapping import make as make_mapped
 from test_verify import Writers
 
 SHOP = """
@@ -190,3 +191,41 @@ def test_what_the_source_has_likewise_is_only_said(migration):
     notes = {(name, f["seen"]) for (name, _), line in checks.items() for f in line["findings"]}
     assert notes == {("constraints", "not validated, as on the source"),
                      ("sequences", "its next value is 1001, p.id holds 5000; as on the source")}
+
+
+def test_mapping_rules_and_merged_tables(migration):
+    """Renamed, retyped and merged tables: each object is looked for by the name it has on the target."""
+    m = make_mapped(migration)
+    m.run_until("caught-up")
+    lines, checks, _ = assert_ready(m)
+    assert {line["table"] for line in lines if "source_table" in line} >= {"crm.people", "sales.orders", "public.items"}
+
+
+def test_names_that_schema_create_has_changed(migration):
+    m = shop(migration, schema_mapping=[{"from": "public.customers", "to": "crm.people", "columns": {"email": "mail", "note": None}}])
+    _, checks, _ = assert_ready(m)
+    notes = {(name, f["object"]) for (name, _), line in checks.items() for f in line["findings"]}
+    assert notes == {("missing_indexes", "crm.people: customers_note")}, notes
+    m.target.execute("select setval(pg_get_serial_sequence('crm.people', 'id'), 7); drop index crm.customers_email")
+    code, _, checks, _, _, _ = final(m)
+    assert code == 4 and set(failed(checks)) == {("sequences", "primary"), ("missing_indexes", "primary")}, failed(checks)
+
+
+def test_tables_of_somebody_elses_making_on_18(migration, target18):
+    """schema: exists: what only the source has is listed; what the target has must be in order."""
+    m = migration(server=target18, schema="exists", create_shadow=True)
+    m.source.execute(SHOP)
+    for db in m.targets():
+        db.execute("create table customers (id serial primary key, email text not null, note text);"
+                   "create unique index other_name on customers (email);"
+                   "create table orders (id int primary key, customer int references customers, total numeric(10,2),"
+                   " constraint unused check (id > 0) not enforced)")
+    m.run_until("caught-up")
+    code, _, checks, _, _, stderr = final(m)
+    notes = {(name, f["object"]) for (name, _), line in checks.items() for f in line["findings"] if f["note"]}
+    assert notes == {("missing_indexes", "public.customers: customers_note"), ("triggers", "public.customers: touched"),
+                     ("sequences", "public.orders_id_seq"), ("sequences", "public.tickets")}, notes
+    assert code == 4 and {name for name, _ in failed(checks)} == {"constraints"}, (failed(checks), stderr)
+    for db in m.targets():
+        db.execute("alter table orders drop constraint unused")
+    assert_ready(m)
