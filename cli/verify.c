@@ -98,29 +98,16 @@ static json_t *key_json(const struct difference *d)
 	return key;
 }
 
-static const char *kind_of(const struct difference *d)
-{
-	if (d->source_count > d->target_count)
-		return "missing";
-	return d->source_count < d->target_count ? "extraneous" : "mismatch";
-}
-
 /* ---- lines ---- */
-
-static const char *const hop_names[] = {
-	[HOP_UNKNOWN] = NULL,
-	[HOP_STREAM] = "source to stream",
-	[HOP_TARGET] = "stream to target",
-};
 
 static json_t *difference_json(const struct difference *d)
 {
-	const char *hop = hop_names[d->hop];
+	const char *hop = difference_hop(d);
 	json_t *line = json_object();
 
 	json_object_set_new(line, "table", cli_json_span(d->digest->label));
 	json_object_set_new(line, "key", key_json(d));
-	json_object_set_new(line, "kind", json_string(kind_of(d)));
+	json_object_set_new(line, "kind", json_string(difference_kind(d)));
 	json_object_set_new(line, "columns", columns_json(d));
 	json_object_set_new(line, "source", row_json(d, d->source, d->target));
 	json_object_set_new(line, "target", row_json(d, d->target, d->source));
@@ -173,7 +160,7 @@ static void say_difference(void *arg, const struct difference *d)
 		cli_print_json(line);
 		return;
 	}
-	printf("%-10s %.*s on the %s", kind_of(d), SPAN_ARG(d->digest->label), ends_role_names[d->role]);
+	printf("%-10s %.*s on the %s", difference_kind(d), SPAN_ARG(d->digest->label), ends_role_names[d->role]);
 	print_part(line, "key");
 	print_part(line, "source");
 	print_part(line, "target");

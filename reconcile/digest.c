@@ -411,8 +411,11 @@ static void write_where(const struct digest_plan *p, struct buf *out)
 	}
 	if (p->range.to.p) {
 		buf_str(out, word);
+		word = " AND ";
 		write_bound(p, " < ", p->range.to, out);
 	}
+	if (p->near.p)
+		buf_printf(out, "%s%.*s", word, SPAN_ARG(p->near));
 }
 
 static void write_from(const struct digest_plan *p, struct buf *out)
@@ -478,6 +481,7 @@ static void write_rows(const struct digest_plan *p, struct span from, struct buf
 		struct digest_plan whole = *p;
 
 		whole.range = (struct digest_range) { 0 };
+		whole.near = span(NULL, 0);
 		buf_printf(out, " FROM %.*s", SPAN_ARG(from));
 		write_where(&whole, out);
 	} else {

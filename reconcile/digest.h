@@ -61,6 +61,7 @@ struct digest_plan {
 	const struct digest *digest;
 	enum digest_server server;
 	struct digest_range range;
+	struct span near; /* a condition that the rows fulfil, too (narrow.h); absent: none */
 	int64_t seed;
 	int64_t mask; /* a leaf is hash & mask */
 };

@@ -15,6 +15,11 @@ enum {
 
 const char *const ends_role_names[2] = { "shadow", "primary" };
 
+static bool must_stop(const struct ends *e, struct fault *f)
+{
+	return e->stop && atomic_load(e->stop) && !fault(f, FAULT_ENVIRONMENT, "told to stop");
+}
+
 bool ends_mark(struct ends *e, struct ends_moment *ret, struct fault *f)
 {
 	/* Before version 17 a message alone is not flushed: the transaction's commit record is. */
@@ -72,7 +77,7 @@ bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f)
 				     "status)",
 				     ends_role_names[role], lsn_format(barrier, stands),
 				     lsn_format(lsn, wanted));
-		if (!tail_poll(e->tail, POLL_MS, f))
+		if (must_stop(e, f) || !tail_poll(e->tail, POLL_MS, f))
 			return false;
 	}
 }
@@ -146,7 +151,7 @@ bool ends_read_to(struct ends *e, const struct position *places, struct fault *f
 
 	for (int p = 0; p < e->m->partition_count; p++)
 		while (!tail_has(e->tail, p, places[p])) {
-			if (!tail_poll(e->tail, POLL_MS, f))
+			if (must_stop(e, f) || !tail_poll(e->tail, POLL_MS, f))
 				return false;
 			if (clock_us() > deadline_us)
 				return fault(f, FAULT_ENVIRONMENT,

@@ -7,6 +7,8 @@
 #ifndef RECONCILE_ENDS_H
 #define RECONCILE_ENDS_H
 
+#include <stdatomic.h>
+
 #include "core/migration.h"
 #include "reconcile/tail.h"
 #include "reconcile/verdict.h"
@@ -16,6 +18,7 @@ struct ends {
 	PGconn *source, *targets[2]; /* by role; NULL: not looked at */
 	struct tail *tail;
 	bool are_still; /* nobody applies, and nothing is left to apply (quiet.h): not waited for */
+	const atomic_bool *stop; /* waiting ends when it is set, with FAULT_ENVIRONMENT; NULL: never */
 };
 
 extern const char *const ends_role_names[2];

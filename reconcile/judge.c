@@ -34,6 +34,24 @@ struct known_event {
 	bool is_seen, is_applied;
 };
 
+const char *difference_kind(const struct difference *d)
+{
+	if (d->source_count > d->target_count)
+		return "missing";
+	return d->source_count < d->target_count ? "extraneous" : "mismatch";
+}
+
+const char *difference_hop(const struct difference *d)
+{
+	static const char *const names[] = {
+		[HOP_UNKNOWN] = NULL,
+		[HOP_STREAM] = "source to stream",
+		[HOP_TARGET] = "stream to target",
+	};
+
+	return names[d->hop];
+}
+
 static bool no_memory(struct fault *f)
 {
 	return fault(f, FAULT_INTERNAL, "no memory for the rows of suspect keys");
@@ -82,6 +100,7 @@ static bool read_rows(struct round *r, enum digest_server server)
 	struct digest_plan plan = { .digest = r->j->digest,
 				    .server = server,
 				    .range = r->j->range,
+				    .near = r->j->near[server],
 				    .seed = r->j->seed };
 	struct buf sql, list;
 	PGresult *result = NULL;

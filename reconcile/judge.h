@@ -34,6 +34,7 @@ struct judge {
 	const struct digest *digest;
 	enum role role;
 	struct digest_range range;
+	struct span near[2]; /* by server: conditions that find the keys in an index, or absent */
 	int64_t seed;
 	struct ends_moment since; /* taken after the tail began to watch */
 	struct span copies;       /* ends_copies before that: all live */
@@ -42,6 +43,10 @@ struct judge {
 	size_t found_count, explained_count, open_count; /* open: could not be judged */
 	size_t bytes; /* that the last keys' rows took */
 };
+
+/* "missing", "extraneous", "mismatch"; "source to stream", "stream to target", or NULL where it is not known. */
+const char *difference_kind(const struct difference *d);
+const char *difference_hop(const struct difference *d);
 
 enum { JUDGE_BATCH = 500 };
 

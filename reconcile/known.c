@@ -163,3 +163,11 @@ const struct relation *known_newest(const struct known *k, size_t i)
 {
 	return k->newest[i];
 }
+
+bool known_look(struct known *k, struct fault *f)
+{
+	if (look(k))
+		return true;
+	*f = k->fault;
+	return false;
+}

@@ -14,6 +14,8 @@ struct known;
 
 struct known *known_new(struct control *control, struct fault *f);
 void known_free(struct known *k);
+/* Takes in what control has by now. */
+bool known_look(struct known *k, struct fault *f);
 /* NULL: not there. */
 const struct codec *known_codec(struct known *k, uint64_t fingerprint);
 const struct relation *known_relation(struct known *k, uint32_t oid);

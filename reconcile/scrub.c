@@ -29,6 +29,7 @@ void scrub_init(struct scrub *s, struct ends *ends, int64_t seed)
 struct chunk {
 	struct scrub *s;
 	struct digest_range range;
+	struct span near[2]; /* by server */
 	int64_t mask;
 	struct ends_moment since;
 	struct span copies[2]; /* by role: before the tail began to watch */
@@ -52,6 +53,7 @@ static struct digest_plan plan(const struct chunk *c, enum role role, enum diges
 	return (struct digest_plan) { .digest = c->s->digests[role],
 				      .server = server,
 				      .range = c->range,
+				      .near = c->near[server],
 				      .seed = c->s->seed,
 				      .mask = c->mask };
 }
@@ -76,6 +78,7 @@ static bool judge_all(struct chunk *c, enum role role, struct span *keys, size_t
 			   .digest = c->s->digests[role],
 			   .role = role,
 			   .range = c->range,
+			   .near = { c->near[0], c->near[1] },
 			   .seed = c->s->seed,
 			   .since = c->since,
 			   .copies = c->copies[role],
@@ -114,6 +117,7 @@ static bool drill(struct chunk *c, enum role role, const int64_t *leaves, size_t
 	     ends_mark(e, &now, c->f) && ends_wait(e, role, now.lsn, c->f) &&
 	     survey_drill(e->targets[role], &target, leaves, n, &a, &keys[DIGEST_TARGET], c->f);
 	if (ok) {
+		c->s->read_count += keys[DIGEST_SOURCE].count;
 		suspects = survey_suspects(&keys[DIGEST_SOURCE], &keys[DIGEST_TARGET], &a, &count);
 		ok = suspects ? judge_all(c, role, suspects, count) : no_memory(c->f);
 	}
@@ -196,18 +200,27 @@ static bool read_copies(struct chunk *c, bool *ret_are_live)
 	return true;
 }
 
+/* From here on the tail keeps what happens to the table. */
+static bool chunk_begin(struct chunk *c)
+{
+	struct ends *e = c->s->ends;
+	bool ok, are_live;
+
+	ok = read_copies(c, &are_live);
+	tail_watch(e->tail, any_digest(c->s)->rel);
+	e->tail->has_copy = ok && !are_live;
+	return ok && ends_mark(e, &c->since, c->f);
+}
+
 static bool chunk_run(struct scrub *s, struct digest_range range, int64_t rows, int64_t *ret_took_us,
 		      struct fault *f)
 {
 	struct chunk c = { .s = s, .range = range, .mask = mask_of(rows), .f = f };
 	struct ends_moment mark;
-	bool ok, are_live;
+	bool ok;
 
 	arena_init(&c.arena, CHUNK_BYTES);
-	ok = read_copies(&c, &are_live);
-	tail_watch(s->ends->tail, any_digest(s)->rel);
-	s->ends->tail->has_copy = ok && !are_live;
-	ok = ok && ends_mark(s->ends, &c.since, f) && survey_source(&c) && ends_mark(s->ends, &mark, f);
+	ok = chunk_begin(&c) && survey_source(&c) && ends_mark(s->ends, &mark, f);
 	*ret_took_us = c.source[0].took_us > c.source[1].took_us ? c.source[0].took_us
 								  : c.source[1].took_us;
 	if (ok && !s->first_lsn)
@@ -324,5 +337,21 @@ bool scrub_first(struct scrub *s, int64_t rows, struct fault *f)
 	arena_init(&a, CHUNK_BYTES);
 	ok = find_end(s, &range, rows, &a, f) && chunk_run(s, range, rows, &took_us, f);
 	arena_release(&a);
+	return ok;
+}
+
+/* Few enough to be asked for key by key: they are one leaf. */
+bool scrub_near(struct scrub *s, const struct span near[2], struct fault *f)
+{
+	struct chunk c = { .s = s, .near = { near[0], near[1] }, .f = f };
+	const int64_t leaf = 0;
+	bool ok;
+
+	arena_init(&c.arena, CHUNK_BYTES);
+	ok = chunk_begin(&c);
+	for (int role = 0; ok && role < 2; role++)
+		if (s->digests[role] && !s->results[role].is_cut)
+			ok = drill(&c, (enum role)role, &leaf, 1);
+	arena_release(&c.arena);
 	return ok;
 }

@@ -34,6 +34,7 @@ struct scrub {
 	int64_t chunk_rows;   /* how many to take next */
 	struct scrub_result results[2];
 	uint64_t first_lsn;   /* of the first mark; 0: none yet */
+	size_t read_count;    /* rows of the source that were looked at one by one */
 };
 
 void scrub_init(struct scrub *s, struct ends *ends, int64_t seed);
@@ -41,5 +42,7 @@ void scrub_init(struct scrub *s, struct ends *ends, int64_t seed);
 bool scrub_table(struct scrub *s, struct fault *f);
 /* The first chunk of at most this many rows: for the proof that differences are found. */
 bool scrub_first(struct scrub *s, int64_t rows, struct fault *f);
+/* The rows that these conditions, by server, have: at most some ten thousand. */
+bool scrub_near(struct scrub *s, const struct span near[2], struct fault *f);
 
 #endif

@@ -180,6 +180,17 @@ static bool add_gone(struct tail *t, const struct codec *codec, const struct eve
 	return true;
 }
 
+/* Both rows: the key may have changed. */
+static bool tell(struct tail *t, const struct codec *codec, const struct event *ev, struct fault *f)
+{
+	struct tail_row row;
+
+	if (!decode(t, codec, ev, &t->arena, &row, f))
+		return false;
+	return (!row.before || t->touch(t->touch_arg, row.rel, row.before, f)) &&
+	       (!row.after || t->touch(t->touch_arg, row.rel, row.after, f));
+}
+
 static bool add_change(struct tail *t, const struct event *ev, struct tail_event e, struct span key,
 		       struct fault *f)
 {
@@ -189,6 +200,8 @@ static bool add_change(struct tail *t, const struct event *ev, struct tail_event
 		return fault(f, FAULT_ENVIRONMENT,
 			     "topic %s: a record of schema %016" PRIx64 ", which %s does not have",
 			     t->m->changes_topic, ev->head.fingerprint, t->m->control_topic);
+	if (t->touch && !tell(t, codec, ev, f))
+		return false;
 	if (!is_watched(t, codec_relation(codec)))
 		return true;
 	if (ev->head.op == 'u' && !add_gone(t, codec, ev, e, key, f))
@@ -212,7 +225,7 @@ static bool add_inner(struct tail *t, struct span record, struct tail_event e, s
 	if (!event_read(t->framing, record, &t->arena, &ev, f))
 		return false;
 	codec = known_codec(t->known, ev.head.fingerprint);
-	if (!codec || !is_watched(t, codec_relation(codec)))
+	if (!codec || (!t->touch && !is_watched(t, codec_relation(codec))))
 		return true;
 	if (!decode(t, codec, &ev, &t->arena, &row, f))
 		return false;
@@ -240,11 +253,16 @@ static bool add_exclusive(struct tail *t, const struct event *ev, struct tail_ev
 	e.kind = TAIL_TABLE;
 	if (x->kind == EXCLUSIVE_REKEY)
 		return true;
-	for (size_t i = 0; i < x->table_count; i++)
-		if (is_watched(t, known_relation(t->known, x->tables[i].oid))) {
+	for (size_t i = 0; i < x->table_count; i++) {
+		const struct relation *rel = known_relation(t->known, x->tables[i].oid);
+
+		if (rel && t->touch && !t->touch(t->touch_arg, rel, NULL, f))
+			return false;
+		if (is_watched(t, rel)) {
 			add_event(t, e);
 			t->has_copy = t->has_copy || x->kind == EXCLUSIVE_COPY;
 		}
+	}
 	return true;
 }
 

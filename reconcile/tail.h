@@ -46,6 +46,9 @@ struct tail {
 	struct framing *framing;
 	bool (*learn)(void *arg, int32_t id, struct fault *f); /* an unknown schema id; NULL: none can be */
 	void *arg;
+	/* Told of every change, whatever is watched: its row, with the key's values; NULL: of the whole table. */
+	bool (*touch)(void *arg, const struct relation *rel, const struct value *row, struct fault *f);
+	void *touch_arg; /* NULL touch: nobody is told */
 	rd_kafka_t *reader, *fetcher;
 	int fetch_partition; /* where the fetcher goes on; -1: nowhere */
 	int64_t fetch_next;
