@@ -26,6 +26,7 @@
 #include "ingest/catalog.h"
 #include "ingest/ingest.h"
 #include "ingest/source.h"
+#include "reconcile/windows.h"
 #include "shadow/late.h"
 #include "shadow/schema.h"
 #include "shadow/sequences.h"
@@ -34,8 +35,8 @@
 enum { CATALOG_BYTES = 512 << 20, LOOK_MS = 200, TOPIC_WAIT_MS = 500, START_PATIENCE_MS = 15000,
        COPY_REPORT_US = 5000000 };
 
-enum run_role { RUN_INGEST, RUN_SHADOW, RUN_PRIMARY, RUN_ROLES };
-static const char *const run_names[RUN_ROLES] = { "ingest", "shadow", "primary" };
+enum run_role { RUN_INGEST, RUN_SHADOW, RUN_PRIMARY, RUN_RECONCILE, RUN_ROLES };
+static const char *const run_names[RUN_ROLES] = { "ingest", "shadow", "primary", "reconcile" };
 
 struct run;
 
@@ -164,13 +165,54 @@ static bool run_ingest(struct run *run, struct fault *f)
 			  run->ingest, f);
 }
 
+static bool run_reconcile(struct run *run, struct fault *f)
+{
+	struct apply_hooks hooks = { .run = run };
+	const struct migration *m = run->m;
+	struct control *control = open_control(run, f);
+	bool ok = control != NULL;
+
+	hooks.framing = framing_new(m->registry_url ? FRAMING_CONFLUENT : FRAMING_SINGLE_OBJECT);
+	if (ok && m->registry_url)
+		ok = (hooks.registry = registry_new(m->registry_url, f)) != NULL;
+	if (ok)
+		ok = windows_run(m, control, hooks.framing,
+				 &(struct windows_options) {
+					 .metrics = monitor_metrics(run->monitor),
+					 .stop = &run->stop,
+					 .stop_fd = run->stop_fd,
+					 .learn = m->registry_url ? learn_schema : NULL,
+					 .arg = &hooks,
+				 },
+				 f);
+	control_close(control);
+	registry_free(hooks.registry);
+	framing_free(hooks.framing);
+	return ok;
+}
+
+static bool run_role(struct runner *r)
+{
+	switch (r->role) {
+	case RUN_INGEST:
+		return run_ingest(r->run, &r->fault);
+	case RUN_RECONCILE:
+		return run_reconcile(r->run, &r->fault);
+	case RUN_SHADOW:
+	case RUN_PRIMARY:
+	case RUN_ROLES:
+		break;
+	}
+	return run_apply(r->run, r->role, &r->fault);
+}
+
 static void *runner_main(void *arg)
 {
 	struct runner *r = arg;
 	uint64_t one = 1;
 
 	log_thread(run_names[r->role]);
-	r->is_clean = r->role == RUN_INGEST ? run_ingest(r->run, &r->fault) : run_apply(r->run, r->role, &r->fault);
+	r->is_clean = run_role(r);
 	if (r->is_clean)
 		log_info("%s ended", run_names[r->role]);
 	else
@@ -191,7 +233,7 @@ static bool serve(struct run *run, struct fault *f)
 		.status = { run->status[ROLE_SHADOW], run->status[ROLE_PRIMARY] },
 	};
 
-	for (int i = 0; i < RUN_ROLES; i++)
+	for (int i = 0; i < HEALTH_ROLES; i++)
 		conf.is_wanted[i] = run->runners[i].is_wanted;
 	return monitor_start(&conf, &run->monitor, f);
 }
@@ -205,9 +247,12 @@ static bool choose_roles(struct run *run, const char *role, struct fault *f)
 		run->runners[i].is_wanted = !role || strcmp(role, run_names[i]) == 0;
 		found |= run->runners[i].is_wanted;
 	}
-	if (!found && strcmp(role, "reconcile") == 0)
-		return fault(f, FAULT_USAGE, "--role reconcile: not in this version");
-	return found || fault(f, FAULT_USAGE, "--role %s: wanted ingest, shadow or primary", role);
+	if (!run->m->window_ms && role && strcmp(role, run_names[RUN_RECONCILE]) == 0)
+		return fault(f, FAULT_USAGE,
+			     "--role reconcile: this migration has no windows; next step: verify: {window: 5s} in %s",
+			     run->m->path);
+	run->runners[RUN_RECONCILE].is_wanted &= run->m->window_ms > 0;
+	return found || fault(f, FAULT_USAGE, "--role %s: wanted ingest, shadow, primary or reconcile", role);
 }
 
 static bool wants_targets(const struct run *run)

@@ -14,6 +14,7 @@
 
 #include "cli/cli.h"
 #include "core/clock.h"
+#include "core/gate_record.h"
 #include "core/lsn.h"
 
 struct source_status {
@@ -40,9 +41,17 @@ struct role_status {
 	char schema[16];                    /* how far the schema is */
 };
 
+/* Of a migration with windows. */
+struct gate_status {
+	bool is_there, is_reached;
+	char reason[300];
+	uint64_t lsn; /* verified up to there; 0: closed */
+};
+
 struct overview {
 	struct source_status source;
 	struct role_status roles[2];
+	struct gate_status gate;
 	double estimated_rows, estimated_bytes;  /* of the tables in the publication */
 };
 
@@ -143,6 +152,23 @@ static void collect_role(const struct migration *m, enum role role, struct role_
 	pg_close(&conn);
 }
 
+static void collect_gate(const struct migration *m, struct gate_status *s)
+{
+	const struct kafka_conf conf = { m->kafka, m->kafka_count, m->slot };
+	struct fault f = { 0 };
+	struct control *control;
+
+	s->is_there = m->window_ms > 0;
+	if (!s->is_there)
+		return;
+	control = control_open(&conf, m->control_topic, &f);
+	s->is_reached = control != NULL;
+	snprintf(s->reason, sizeof(s->reason), "%.299s", f.text);
+	if (control)
+		s->lsn = gate_record_get(control).v;
+	control_close(control);
+}
+
 static void compute_lag(const struct source_status *source, struct role_status *s)
 {
 	if (!source->is_there || !s->is_there || s->barrier_lsn >= source->wal_lsn)
@@ -159,6 +185,7 @@ static void collect(const struct migration *m, struct overview *o)
 		collect_role(m, (enum role)role, &o->roles[role]);
 		compute_lag(&o->source, &o->roles[role]);
 	}
+	collect_gate(m, &o->gate);
 }
 
 /* Seconds the copy still needs at the rate so far; -1: not known. */
@@ -202,13 +229,21 @@ static json_t *source_json(const struct source_status *s)
 			 "wal_status", s->wal_status);
 }
 
+static json_t *gate_json(const struct gate_status *s)
+{
+	if (!s->is_there)
+		return json_null();
+	return s->is_reached ? json_pack("{s:o}", "verified_lsn", cli_json_lsn(s->lsn))
+			     : json_pack("{s:s}", "unreachable", s->reason);
+}
+
 static void print_json(const struct migration *m, const struct overview *o)
 {
 	char now[CLOCK_TEXT];
 
-	cli_print_json(json_pack("{s:s, s:s, s:o, s:[o, o]}", "migration", m->name, "at",
+	cli_print_json(json_pack("{s:s, s:s, s:o, s:[o, o], s:o}", "migration", m->name, "at",
 				 clock_iso(clock_wall_us(), now), "source", source_json(&o->source),
-				 "roles", role_json(o, 0), role_json(o, 1)));
+				 "roles", role_json(o, 0), role_json(o, 1), "gate", gate_json(&o->gate)));
 }
 
 static void print_source(const struct source_status *s)
@@ -246,12 +281,27 @@ static void print_role(const struct overview *o, int role)
 	putchar('\n');
 }
 
+static void print_gate(const struct gate_status *s)
+{
+	char lsn[LSN_TEXT];
+
+	if (!s->is_there)
+		return;
+	if (!s->is_reached)
+		printf("gate     unreachable: %s\n", s->reason);
+	else if (!s->lsn)
+		printf("gate     closed: the shadow was not compared to its end yet\n");
+	else
+		printf("gate     open to %s, up to where the shadow is verified\n", lsn_format(s->lsn, lsn));
+}
+
 static void print_text(const struct migration *m, const struct overview *o)
 {
 	printf("migration %s\n", m->name);
 	print_source(&o->source);
 	print_role(o, 0);
 	print_role(o, 1);
+	print_gate(&o->gate);
 	fflush(stdout);
 }
 

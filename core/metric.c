@@ -32,6 +32,14 @@ static const struct metric_row {
 			       "Records that could not be applied, by class of the SQLSTATE." },
 	[METRIC_LANES] = { "foreshadow_lanes", "gauge", 1, { "role" },
 			   "Threads with a connection to the target." },
+	[METRIC_GATE] = { "foreshadow_gate_lsn", "gauge", 1, { NULL },
+			  "The primary may apply what was committed before this LSN, as a number of bytes." },
+	[METRIC_GATE_LAG] = { "foreshadow_gate_lag_seconds", "gauge", MICRO, { NULL },
+			      "How old the oldest commit was that the gate last let through, at most." },
+	[METRIC_VERIFIED] = { "foreshadow_verified_lsn", "gauge", 1, { NULL },
+			      "Windows have found the shadow to be right up to this LSN." },
+	[METRIC_COVERAGE] = { "foreshadow_coverage_ratio", "gauge", MICRO, { NULL },
+			      "Tables that were found right at the end of the last window, of all." },
 };
 
 struct metric_cell {

@@ -27,6 +27,10 @@ enum metric {
 	METRIC_CHANGES,       /* stage, role, table */
 	METRIC_INCIDENTS,     /* class, role */
 	METRIC_LANES,         /* role */
+	METRIC_GATE,          /* LSN */
+	METRIC_GATE_LAG,      /* microseconds */
+	METRIC_VERIFIED,      /* LSN */
+	METRIC_COVERAGE,      /* millionths */
 	METRICS
 };
 

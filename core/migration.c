@@ -494,6 +494,25 @@ static bool set_jobs(void *out, const struct conf_value *v, struct fault *f)
 	return conf_int(v, 1, 64, &((struct migration *)out)->copy_jobs, f);
 }
 
+static bool set_window(void *out, const struct conf_value *v, struct fault *f)
+{
+	static const struct {
+		const char *name;
+		long ms;
+	} units[] = { { "ms", 1 }, { "s", 1000 }, { "min", 60 * 1000 } };
+	struct migration *m = out;
+	char *end;
+	long n = strtol(v->text, &end, 10), ms = 0;
+
+	for (size_t i = 0; end > v->text && i < sizeof(units) / sizeof(*units); i++)
+		if (strcmp(end, units[i].name) == 0 && n > 0 && n <= 600 * 1000)
+			ms = n * units[i].ms;
+	if (ms < 100 || ms > 600 * 1000)
+		return conf_refuse(v, f, "expected %s, found \"%.64s\"", v->key->expected, v->raw);
+	m->window_ms = (int)ms;
+	return true;
+}
+
 static bool set_lanes(void *out, const struct conf_value *v, struct fault *f)
 {
 	struct migration *m = out;
@@ -660,8 +679,8 @@ static const struct conf_key keys[] = {
 	{ "copy", "window", LATER, false, NULL, NULL, NULL, NULL },
 	{ "copy", "max_replica_lag", LATER, false, NULL, NULL, NULL, NULL },
 	{ "", "verify", CONF_MAP, false, A_MAP, NULL, NULL, NULL },
-	{ "verify", "window", LATER, false, NULL, NULL, NULL, NULL },
-	{ "verify", "coverage", LATER, false, NULL, NULL, NULL, NULL },
+	{ "verify", "window", CONF_TEXT, false, "a time from 100ms to 10min, as in 5s", NULL, NULL, set_window },
+	{ "verify", "coverage", LATER, false, NULL, NULL, "1.0", NULL },
 	{ "verify", "scrub", LATER, false, NULL, NULL, NULL, NULL },
 	{ "verify", "source_load", LATER, false, NULL, NULL, NULL, NULL },
 	{ "", "lanes", CONF_TEXT, false, "auto or a number from 1 to 64", "auto", NULL, set_lanes },

@@ -48,6 +48,7 @@ struct migration {
 	enum unique_mode unique;         /* default late */
 	enum migration_order order;
 	int copy_jobs;                   /* default 4 */
+	int window_ms;                   /* verify.window; 0: no windows, and the gate is open */
 	int lanes;                       /* 0: auto; up to MIGRATION_LANES_MAX */
 	struct migration_http http;      /* http: */
 

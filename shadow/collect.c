@@ -134,6 +134,8 @@ static enum step step_change(struct lane *l, struct part *p, rd_kafka_message_t 
 		return STEP_CUT;
 	}
 	p->next.changes++;
+	if (failpoint("collect.lose"))
+		return STEP_DROPPED; /* as if it had been applied */
 	batch_add(l, p, msg, ev, table);
 	return STEP_TAKEN;
 }
@@ -165,6 +167,8 @@ static enum step step_exclusive(struct lane *l, struct part *p, rd_kafka_message
 {
 	if (p->is_whole && ev->exclusive.in_place)
 		return step_in_place(l, p, msg, ev);
+	if (!gate_has(&l->role->gate, ev->head.position.commit))
+		return step_wait(p, PART_WAITS_GATE, LANE_COPY_POLL_US, NULL);
 	if (p->is_whole && !whole_cut(l, p, before))
 		return STEP_CUT;
 	p->next.waiting = p->ended.waiting = ev->head.position;

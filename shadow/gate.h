@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * gate - the boundary up to which the primary may go: a change is applied iff its transaction is in it.
+ * gate - the boundary up to which a role may go: a change is applied iff its transaction is in it.
  *
- * Reconciliation will move it; until there is a reconcile role nobody closes it, so it is born open.
+ * Open from the start, or closed at first and moved by the record in <m>.control (core/gate_record.h). It
+ * never goes back, whatever the record says. Who finds it closed looks at control again.
  *
  * Thread-safe.
  */
@@ -11,17 +12,21 @@
 
 #include <stdatomic.h>
 
-#include "core/lsn.h"
+#include "core/gate_record.h"
+#include "core/metric.h"
 
 struct gate {
-	_Atomic uint64_t boundary;
+	struct control *control;   /* NULL: open */
+	struct metric_cell *shown; /* or NULL */
+	_Atomic uint64_t boundary, seen;
 };
 
-void gate_init(struct gate *g);
+void gate_open(struct gate *g);
+/* control, shown: borrowed. */
+void gate_follow(struct gate *g, struct control *control, struct metric_cell *shown);
+/* Only forwards. */
+void gate_raise(struct gate *g, struct boundary b);
 struct boundary gate_boundary(const struct gate *g);
-static inline bool gate_has(const struct gate *g, struct commit_lsn c)
-{
-	return boundary_has(gate_boundary(g), c);
-}
+bool gate_has(struct gate *g, struct commit_lsn c);
 
 #endif

@@ -251,6 +251,18 @@ static struct metric_cell *shadow_stage(const struct shadow *s, const char *stag
 	return c;
 }
 
+/* A migration with windows has a gate, whichever process runs them. */
+static void shadow_open_gate(struct shadow *s)
+{
+	struct lane_role *share = &s->lanes_share;
+
+	if (!role_traits(s->role)->waits_for_gate || !s->migration->window_ms)
+		gate_open(&share->gate);
+	else
+		gate_follow(&share->gate, share->control,
+			    metric_cell(s->options->metrics, METRIC_GATE, NULL, NULL, NULL));
+}
+
 static bool shadow_start(struct shadow *s, struct fault *f)
 {
 	struct lane_role *share = &s->lanes_share;
@@ -306,7 +318,7 @@ bool shadow_run(const struct migration *m, enum role role, const struct shadow_o
 	bool ok;
 
 	log_thread(role_traits(role)->name);
-	gate_init(&s.lanes_share.gate);
+	shadow_open_gate(&s);
 	atomic_store(&s.lanes_share.alive_us, clock_us());
 	ok = shadow_start(&s, f);
 	while (ok && !shadow_must_stop(&s))

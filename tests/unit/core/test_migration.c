@@ -70,7 +70,7 @@ static void every_key_of_this_version_is_taken(void **state)
 	    "transformation_rules: []\nrisk: {shadow_threshold: 0.0}\n"
 	    "resolve: {shadow: none, primary: none}\n"
 	    "schema_change: {add: stop, drop: stop, retype: stop, rename: stop, table: stop}\n"
-	    "copy: {jobs: 2}\nverify: {}\nlimits: {}\nlanes: 8\nhttp: ~\n");
+	    "copy: {jobs: 2}\nverify: {window: 2s, coverage: 1.0}\nlimits: {}\nlanes: 8\nhttp: ~\n");
 	assert_false(m.shadow_is_default);
 	assert_string_equal(m.shadow.uri, "host=s dbname=x");
 	assert_null(m.shadow.dbname);
@@ -81,6 +81,7 @@ static void every_key_of_this_version_is_taken(void **state)
 	assert_int_equal(m.unique, UNIQUE_EARLY);
 	assert_int_equal(m.order, ORDER_TRANSACTION);
 	assert_int_equal(m.copy_jobs, 2);
+	assert_int_equal(m.window_ms, 2000);
 	assert_int_equal(m.lanes, 8);
 	assert_int_equal(m.include_count, 2);
 	assert_int_equal(m.exclude_count, 1);
@@ -226,7 +227,12 @@ static const struct refusal {
 	{ BASE "schema_change: {table: apply}\n",
 	  { "schema_change.table", "not in this version", "stop" } },
 	{ BASE "copy: {rate: 50MB/s}\n", { "copy.rate", "not in this version" } },
-	{ BASE "verify: {window: 5s}\n", { "verify.window", "not in this version" } },
+	{ BASE "verify: {coverage: 0.5}\n", { "verify.coverage", "not in this version", "1.0" } },
+	{ BASE "verify: {window: 5}\n", { "verify.window", "a time from 100ms to 10min", "5" } },
+	{ BASE "verify: {window: 99ms}\n", { "verify.window", "a time from" } },
+	{ BASE "verify: {window: 11min}\n", { "verify.window", "a time from" } },
+	{ BASE "verify: {window: -5s}\n", { "verify.window", "a time from" } },
+	{ BASE "verify: {window: 5 s}\n", { "verify.window", "a time from" } },
 	{ BASE "limits: {memory: 256MB}\n", { "limits.memory", "not in this version" } },
 	/* where it is served */
 	{ BASE "http: \"0.0.0.0:8321\"\n",

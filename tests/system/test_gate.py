@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows and the gate: the primary applies only what was found right on the shadow."""
+import json
+import re
+import threading
+
+from confluent_kafka import KafkaError, KafkaException
+
+from following import assert_follows, where
+from rig import wait_until
+
+TABLES = """
+create table t (id int primary key, v int not null, at pg_lsn);
+create table pairs (a int, b text, v int, primary key (b, a));
+create table log (n int, what text); alter table log replica identity full;
+insert into t select i, 0 from generate_series(1, 1000) i;
+insert into pairs select i % 10, 'b' || i, 0 from generate_series(1, 200) i;
+insert into log select i, 'w' from generate_series(1, 50) i;
+"""
+DEBUG = {"FORESHADOW_DEBUG": "1"}
+
+
+def lsn(text):
+    high, low = text.split("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+def gate(m):
+    """0: there is none yet."""
+    if m.topic("control") not in m.kafka.topics(m.name):
+        return 0
+    try:
+        records = m.kafka.consume(m.topic("control"))
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.NOT_LEADER_FOR_PARTITION:
+            return 0  # the topic was made a moment ago
+        raise
+    values = [r.value() for r in records if r.key() == b"gate/shadow" and r.value()]
+    return lsn(json.loads(values[-1])["lsn"]) if values else 0
+
+
+def make(migration, window="300ms", **config):
+    m = migration(verify={"window": window}, **config)
+    m.source.execute(TABLES)
+    return m
+
+
+def start_roles(m, *roles, env=None):
+    return {role: m.start(role=role, env={**DEBUG, **(env or {}).get(role, {})}) for role in roles}
+
+
+ROLES = "ingest", "shadow", "primary", "reconcile"
+
+
+def wait_gate(m, at_least, timeout=60):
+    wait_until(lambda: gate(m) >= at_least, timeout, lambda: f"the gate at {at_least:x}, it stands at {gate(m):x}\n{where(m)}")
+
+
+def wait_open(m):
+    """Past everything that is on the source now."""
+    wait_gate(m, lsn(m.source.value("select pg_current_wal_insert_lsn()::text")))
+
+
+class Load(threading.Thread):
+    """Statements until stopped, about so many a second."""
+
+    def __init__(self, m, statement, rate):
+        super().__init__()
+        self.m, self.statement, self.rate = m, statement, rate
+        self.stopping, self.count, self.failure = threading.Event(), 0, None
+        self.start()
+
+    def run(self):
+        try:
+            with self.m.source.connect() as connection:
+                while not self.stopping.wait(1 / self.rate):
+                    connection.execute(self.statement(self.count))
+                    self.count += 1
+        except Exception as failure:
+            self.failure = failure
+
+    def end(self):
+        self.stopping.set()
+        self.join()
+        assert not self.failure, self.failure
+
+
+def test_the_primary_never_passes_the_gate(migration):
+    """Rows say where the WAL was before they were committed: none on the primary is from behind the gate."""
+    m = make(migration)
+    m.start()
+    load = Load(m, lambda n: "begin; select pg_current_xact_id(); insert into t select 100000 + "
+                f"{n}, 1, pg_current_wal_insert_lsn(); update pairs set v = v + 1 where a = {n % 10}; commit", 200)
+    try:
+        wait_gate(m, 1)
+        began, seen = gate(m), 0
+        for _ in range(15):
+            newest = lsn(str(m.target.value("select coalesce(max(at), '0/0') from t")))
+            assert newest <= gate(m)
+            seen = max(seen, newest)
+        assert gate(m) > began and seen > began, "nothing moved meanwhile"
+    finally:
+        load.end()
+    assert_follows(m)
+    m.stop()
+
+
+def test_hot_rows_are_verified_and_little_is_read(migration):
+    """Two rows change all the time, a thousand others now and then: the gate goes on, and a window reads no more
+    than its keys."""
+    m = make(migration, window="2s")
+    m.start(env=DEBUG)
+    wait_gate(m, 1)
+    load = Load(m, lambda n: f"update t set v = v + 1 where id = {n % 2 + 1}; update t set v = v + 1 where id = {n % 500 + 10}", 600)
+    try:
+        first = load.count
+        for _ in range(4):
+            wait_gate(m, lsn(m.source.value("select pg_current_wal_insert_lsn()::text")), 15)
+        assert load.count > first
+    finally:
+        load.end()
+    windows = [tuple(map(int, found)) for found in re.findall(r"window to \S+: (\d+) keys, (\d+) rows read, 0 of", m.log())]
+    windows = [w for w in windows if w[0] > 100]
+    assert len(windows) >= 2 and all(read <= 1.5 * keys for keys, read in windows), windows
+    assert_follows(m)
+    m.stop()
+
+
+def test_a_lost_change_stops_the_gate_in_front_of_it(migration):
+    m = make(migration)
+    roles = start_roles(m, *ROLES, env={"shadow": {"FORESHADOW_FAILPOINTS": "collect.lose=error@1"}})
+    wait_open(m)
+    before = lsn(m.source.value("select pg_current_wal_insert_lsn()::text"))
+    m.source.execute("update t set v = 7 where id = 5")
+    wait_until(lambda: "mismatch on the shadow" in roles["reconcile"].log(), 30, lambda: f"the difference\n{where(m)}")
+    assert re.search(r'public\.t key \{5\}: mismatch on the shadow', roles["reconcile"].log())
+    stands = gate(m)
+    m.source.execute("update t set v = 8 where id between 6 and 100")
+    m.shadow.poll("select count(*) from t where v = 8", 95, 30)
+    # several windows later
+    seen = roles["reconcile"].log().count("window to")
+    wait_until(lambda: roles["reconcile"].log().count("window to") > seen + 4, 30, "windows")
+    assert gate(m) == stands
+    assert m.target.value("select count(*) from t where v <> 0") == 0
+    assert m.target.value("select v from t where id = 5") == 0 and m.shadow.value("select v from t where id = 5") == 0
+    assert roles["reconcile"].log().count("mismatch on the shadow") == 1, "said once"
+    # what was lost is put right: all goes on
+    m.shadow.execute("set session_replication_role = replica; update t set v = 7 where id = 5")
+    wait_gate(m, before + 1)
+    assert_follows(m)
+    assert "what differed is right now" in roles["reconcile"].log()
+    m.stop()
+
+
+def test_without_reconcile_the_primary_stands(migration):
+    m = make(migration)
+    roles = start_roles(m, *ROLES)
+    wait_open(m)
+    assert_follows(m)
+    roles["reconcile"].stop()
+    stands = gate(m)
+    m.source.execute("update t set v = 3; insert into log values (1, 'later'); delete from pairs where a = 1")
+    m.shadow.poll("select count(*) from t where v = 3", 1000, 30)
+    m.source.execute("truncate log")
+    m.shadow.poll("select count(*) from log", 0, 30)
+    assert gate(m) == stands
+    assert m.target.sql("select (select count(*) from t where v = 3), (select count(*) from log), (select count(*) from pairs)") == [(0, 50, 200)]
+    start_roles(m, "reconcile")
+    assert_follows(m)
+    m.stop()
+
+
+def test_one_process_runs_the_windows(migration):
+    m = make(migration)
+    start_roles(m, *ROLES)
+    wait_open(m)
+    second = m.start(role="reconcile", instance="b")
+    wait_until(lambda: "another process runs the windows" in second.log(), 30, second.log)
+    m.processes[3].kill9()
+    wait_open(m)
+    assert_follows(m)
+    m.stop()
+
+
+def test_after_kill_9_of_everything_it_goes_on(migration):
+    m = make(migration)
+    m.start()
+    load = Load(m, lambda n: f"update t set v = v + 1, at = pg_current_wal_insert_lsn() where id = {n % 100 + 1};"
+                f"insert into log values ({n}, 'x')", 100)
+    try:
+        wait_gate(m, 1)
+        for _ in range(2):
+            m.kill9()
+            stands = gate(m)
+            m.start()
+            wait_until(lambda: gate(m) > stands, 90, lambda: f"the gate to move\n{where(m)}")
+            assert lsn(str(m.target.value("select coalesce(max(at), '0/0') from t"))) <= gate(m)
+    finally:
+        load.end()
+    assert_follows(m)
+    m.stop()
+
+
+def test_reconcile_without_windows_is_refused(migration):
+    m = migration()
+    refused = m.run_cli("run", "--role", "reconcile")
+    assert refused.returncode == 2 and "verify: {window: 5s}" in refused.stderr, refused.stderr
