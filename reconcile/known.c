@@ -3,7 +3,9 @@
 
 #include <stdlib.h>
 
-enum { VERSIONS_BYTES = 1 << 30 };
+#include "core/clock.h"
+
+enum { VERSIONS_BYTES = 1 << 30, PATIENCE_US = 5 * 1000 * 1000, POLL_MS = 100 };
 
 struct known {
 	struct control *control;
@@ -137,9 +139,17 @@ static const struct codec *find(const struct known *k, uint64_t fingerprint)
 
 const struct codec *known_codec(struct known *k, uint64_t fingerprint)
 {
+	int64_t give_up_us = clock_us() + PATIENCE_US;
 	const struct codec *c = find(k, fingerprint);
 
-	return c || !look(k) ? c : find(k, fingerprint);
+	/* It was written before the record was, but to another topic: we may be ahead of it. */
+	while (!c && look(k)) {
+		c = find(k, fingerprint);
+		if (c || clock_us() > give_up_us)
+			break;
+		control_wait(k->control, k->seen, POLL_MS);
+	}
+	return c;
 }
 
 const struct relation *known_relation(struct known *k, uint32_t oid)

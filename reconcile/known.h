@@ -16,7 +16,7 @@ struct known *known_new(struct control *control, struct fault *f);
 void known_free(struct known *k);
 /* Takes in what control has by now. */
 bool known_look(struct known *k, struct fault *f);
-/* NULL: not there. */
+/* Waits a few seconds for it. NULL: not there. */
 const struct codec *known_codec(struct known *k, uint64_t fingerprint);
 const struct relation *known_relation(struct known *k, uint32_t oid);
 /* The newest version of every table, ordered by OID. */
