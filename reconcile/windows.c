@@ -297,6 +297,20 @@ static bool end_window(struct session *s, uint64_t lsn, int64_t marked_us, size_
 	return true;
 }
 
+/* While a table is copied its partitions may stand, and the shadow contains nothing new. */
+static bool ask_copies(struct session *s, bool *ret_are_going_on)
+{
+	const char *values[] = { s->m->name };
+	PGresult *r = pg_query_params(s->ends.targets[ROLE_SHADOW], s->f,
+				      "SELECT EXISTS (SELECT FROM foreshadow.copies WHERE migration = $1"
+				      " AND state = 'copying')::int",
+				      1, values);
+
+	*ret_are_going_on = r && pg_i64(r, 0, 0) == 1;
+	PQclear(r);
+	return r != NULL;
+}
+
 static bool run_window(struct session *s)
 {
 	struct position *places = calloc((size_t)s->m->partition_count, sizeof(*places));
@@ -398,7 +412,11 @@ static bool follow(struct session *s)
 	while (!must_stop(s)) {
 		int64_t next_us = clock_us() + (int64_t)s->m->window_ms * 1000;
 
-		if (!failpoint("windows.idle") && !run_window(s))
+		bool is_copying;
+
+		if (!ask_copies(s, &is_copying))
+			return false;
+		if (!is_copying && !failpoint("windows.idle") && !run_window(s))
 			return false;
 		while (!must_stop(s) && clock_us() < next_us)
 			if (!tail_poll(&s->tail, POLL_MS, s->f))
