@@ -211,6 +211,15 @@ def test_after_kill_9_of_everything_it_goes_on(migration):
     m.stop()
 
 
+def test_until_waits_for_the_gate(migration):
+    m = make(migration)
+    m.run_until("caught-up")
+    m.source.execute("update t set v = 5; delete from log; update pairs set a = -a, v = 1 where a > 5")
+    m.run_until("caught-up")
+    assert m.target.sql("select sum(v), (select count(*) from log), (select sum(v) from pairs) from t") == [(5000, 0, 80)]
+    assert gate(m) > 0
+
+
 def test_it_goes_on_when_servers_come_back(migration, new_postgres, new_kafka):
     """Source, target and Kafka are stopped, one after the other: whatever fails, the gate goes on afterwards."""
     servers = new_postgres("source"), new_postgres("target"), new_kafka()
