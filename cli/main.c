@@ -42,7 +42,7 @@ static const struct option_row {
 	{ "watch", NULL, OPT_WATCH, FOR_STATUS, "repaint every second until interrupted" },
 	{ "yes", NULL, OPT_YES, FOR_DROP, "do not ask" },
 	{ "role", "ROLE", OPT_ROLE, FOR_RUN | FOR_VERIFY,
-	  "only ingest, shadow or primary; verify: shadow or primary (default: all)" },
+	  "only ingest, shadow, primary or reconcile; verify: shadow or primary (default: all)" },
 	{ "table", "TABLE", OPT_TABLE, FOR_VERIFY, "only this table, by its name on the source or on the targets" },
 	{ "final", NULL, OPT_FINAL, FOR_VERIFY,
 	  "before switching over, with the source's writes stopped: also sequences, constraints, indexes, triggers" },
