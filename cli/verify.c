@@ -136,7 +136,7 @@ static void add_to_page(struct html *page, const struct difference *d, json_t *l
 {
 	char *text = json_dumps(line, JSON_COMPACT);
 
-	html_difference(page, d->digest->label, kind_of(d), span_str(text ? text : ""));
+	html_difference(page, d->digest->label, difference_kind(d), span_str(text ? text : ""));
 	free(text);
 }
 

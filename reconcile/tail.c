@@ -181,7 +181,7 @@ static bool add_gone(struct tail *t, const struct codec *codec, const struct eve
 }
 
 /* Both rows: the key may have changed. */
-static bool tell(struct tail *t, const struct codec *codec, const struct event *ev, struct fault *f)
+static bool tell_touched(struct tail *t, const struct codec *codec, const struct event *ev, struct fault *f)
 {
 	struct tail_row row;
 
@@ -200,7 +200,7 @@ static bool add_change(struct tail *t, const struct event *ev, struct tail_event
 		return fault(f, FAULT_ENVIRONMENT,
 			     "topic %s: a record of schema %016" PRIx64 ", which %s does not have",
 			     t->m->changes_topic, ev->head.fingerprint, t->m->control_topic);
-	if (t->touch && !tell(t, codec, ev, f))
+	if (t->touch && !tell_touched(t, codec, ev, f))
 		return false;
 	if (!is_watched(t, codec_relation(codec)))
 		return true;
@@ -268,7 +268,7 @@ static bool add_exclusive(struct tail *t, const struct event *ev, struct tail_ev
 
 /* ---- every change ---- */
 
-static void tell(struct tail *t, const struct event *ev)
+static void tell_changed(struct tail *t, const struct event *ev)
 {
 	const struct exclusive *x = &ev->exclusive;
 	const struct codec *codec;
@@ -326,7 +326,7 @@ static bool take(struct tail *t, const rd_kafka_message_t *msg, struct fault *f)
 	case SEQUENCE_DUPLICATE:
 		return true;
 	}
-	tell(t, &ev);
+	tell_changed(t, &ev);
 	e.position = ev.head.position;
 	e.xid = ev.head.xid;
 	if (ev.head.kind == EVENT_EXCLUSIVE)

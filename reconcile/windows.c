@@ -297,43 +297,70 @@ static bool end_window(struct session *s, uint64_t lsn, int64_t marked_us, size_
 	return true;
 }
 
-/* While a table is copied its partitions may stand, and the shadow contains nothing new. */
-static bool ask_copies(struct session *s, bool *ret_are_going_on)
+/* The copies on the shadow, as a number that differs when one has begun; *ret_are_going_on: its partitions may
+ * stand, and the shadow contains nothing new. */
+static bool ask_copies(struct session *s, int64_t *ret_copies, bool *ret_are_going_on)
 {
 	const char *values[] = { s->m->name };
 	PGresult *r = pg_query_params(s->ends.targets[ROLE_SHADOW], s->f,
-				      "SELECT EXISTS (SELECT FROM foreshadow.copies WHERE migration = $1"
-				      " AND state = 'copying')::int",
+				      "SELECT coalesce(pg_catalog.hashtextextended(pg_catalog.string_agg("
+				      "  oid || ':' || attempt, ' ' ORDER BY oid), 0), 0),"
+				      " (count(*) FILTER (WHERE state = 'copying') > 0)::int"
+				      " FROM foreshadow.copies WHERE migration = $1",
 				      1, values);
 
-	*ret_are_going_on = r && pg_i64(r, 0, 0) == 1;
+	*ret_copies = r ? pg_i64(r, 0, 0) : 0;
+	*ret_are_going_on = r && pg_i64(r, 0, 1) == 1;
 	PQclear(r);
 	return r != NULL;
 }
 
-static bool run_window(struct session *s)
+static bool compare_touched(struct session *s, size_t *ret_wrong)
 {
-	struct position *places = calloc((size_t)s->m->partition_count, sizeof(*places));
-	struct ends_moment mark;
-	int64_t marked_us;
-	size_t wrong = 0;
-	bool ok;
-
-	ok = (places || no_memory(s->f)) && ends_mark(&s->ends, &mark, s->f);
-	marked_us = clock_us();
-	ok = ok && ends_wait(&s->ends, ROLE_SHADOW, mark.lsn, s->f) &&
-	     ends_places(&s->ends, ROLE_SHADOW, places, s->f) && ends_read_to(&s->ends, places, s->f) &&
-	     (touched_move(&s->fresh, &s->due) || no_memory(s->f)) && take_tables(s);
-	free(places);
 	s->key_count = s->read_count = 0;
-	for (size_t i = 0; ok && i < s->due.count; i++) {
+	*ret_wrong = 0;
+	for (size_t i = 0; i < s->due.count; i++) {
 		struct touched_table *t = s->due.tables[i];
 		bool is_right = true;
 
-		ok = touched_is_empty(t) || look_at(s, t, &is_right);
-		wrong += !is_right;
+		if (!touched_is_empty(t) && !look_at(s, t, &is_right))
+			return false;
+		*ret_wrong += !is_right;
 	}
-	return ok && end_window(s, mark.lsn, marked_us, wrong);
+	return true;
+}
+
+/* Takes in the stream up to where the shadow stands, which is behind lsn. */
+static bool read_stream(struct session *s, uint64_t lsn)
+{
+	struct position *places = calloc((size_t)s->m->partition_count, sizeof(*places));
+	bool ok = (places || no_memory(s->f)) && ends_wait(&s->ends, ROLE_SHADOW, lsn, s->f) &&
+		  ends_places(&s->ends, ROLE_SHADOW, places, s->f) &&
+		  ends_read_to(&s->ends, places, s->f);
+
+	free(places);
+	return ok && (touched_move(&s->fresh, &s->due) || no_memory(s->f)) && take_tables(s);
+}
+
+/* What was copied is as the source was when the copy ended: a mark from before that would open the gate in
+ * front of rows that the primary then has. So no copy may have begun since the mark. */
+static bool run_window(struct session *s)
+{
+	int64_t copies_before, copies, marked_us;
+	struct ends_moment mark;
+	bool are_going_on;
+	size_t wrong;
+
+	if (!ask_copies(s, &copies_before, &are_going_on))
+		return false;
+	if (are_going_on)
+		return true;
+	if (!ends_mark(&s->ends, &mark, s->f))
+		return false;
+	marked_us = clock_us();
+	if (!read_stream(s, mark.lsn) || !compare_touched(s, &wrong) || !ask_copies(s, &copies, &are_going_on))
+		return false;
+	return copies != copies_before || end_window(s, mark.lsn, marked_us, wrong);
 }
 
 /* ---- a session ---- */
@@ -412,11 +439,7 @@ static bool follow(struct session *s)
 	while (!must_stop(s)) {
 		int64_t next_us = clock_us() + (int64_t)s->m->window_ms * 1000;
 
-		bool is_copying;
-
-		if (!ask_copies(s, &is_copying))
-			return false;
-		if (!is_copying && !failpoint("windows.idle") && !run_window(s))
+		if (!failpoint("windows.idle") && !run_window(s))
 			return false;
 		while (!must_stop(s) && clock_us() < next_us)
 			if (!tail_poll(&s->tail, POLL_MS, s->f))
