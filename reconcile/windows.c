@@ -358,6 +358,7 @@ static bool run_window(struct session *s)
 	if (!ends_mark(&s->ends, &mark, s->f))
 		return false;
 	marked_us = clock_us();
+	failpoint("windows.marked");
 	if (!read_stream(s, mark.lsn) || !compare_touched(s, &wrong) || !ask_copies(s, &copies, &are_going_on))
 		return false;
 	return copies != copies_before || end_window(s, mark.lsn, marked_us, wrong);

@@ -110,6 +110,26 @@ def test_the_primary_never_passes_the_gate(migration, order):
     m.stop()
 
 
+def test_a_copy_that_began_after_the_mark(migration):
+    """The copy's rows are as the source was when it ended, so the gate may not open at a mark from before: the primary
+    would copy rows from behind it."""
+    m = make(migration, window="10s")
+    ingest = m.start(role="ingest", env={"FORESHADOW_FAILPOINTS": "ingest.copy_recorded=stop@1"})
+    wait_until(ingest.is_stopped, 60, ingest.log)
+    m.start(role="shadow")
+    reconcile = m.start(role="reconcile", env={"FORESHADOW_FAILPOINTS": "windows.marked=stop@1"})
+    wait_until(reconcile.is_stopped, 60, reconcile.log)
+    m.source.execute("insert into t values (0, 0, pg_current_wal_insert_lsn())")
+    ingest.sigcont()
+    m.shadow.poll("select count(*) from foreshadow.copies where state = 'live'", 3, 60)
+    reconcile.sigcont()
+    wait_gate(m, 1)
+    assert gate(m) >= lsn(str(m.source.value("select max(at) from t")))
+    m.start(role="primary")
+    assert_follows(m)
+    m.stop()
+
+
 def test_hot_rows_are_verified_and_little_is_read(migration):
     """Two rows change all the time, a thousand others now and then: the gate goes on, and a window reads no more
     than its keys."""
