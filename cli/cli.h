@@ -8,8 +8,7 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
-#include <jansson.h>
-
+#include "core/json.h"
 #include "core/lsn.h"
 #include "core/migration.h"
 
@@ -32,8 +31,5 @@ bool cmd_drop(struct cli *c, struct fault *f);
 
 /* One line of JSON on stdout; takes the object over. */
 void cli_print_json(json_t *object);
-/* A new JSON string from a span of UTF-8 (absent: null). */
-json_t *cli_json_span(struct span s);
-json_t *cli_json_lsn(uint64_t lsn);
 
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * incidents - what could not be applied: `list`, a line each; `show ID`, all of one, and the change itself as far as it
- * can be read.
+ * incidents - what could not be applied, and what was found to differ: `list`, a line each; `show ID`, all of one, and
+ * the change itself as far as it can be read.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -55,16 +55,20 @@ static bool list_one(void *arg, const struct incidents_record *r)
 	struct incidents *i = arg;
 	json_t *record = record_json(r);
 	const char *message = text_of(record, "message");
+	json_t *key = json_object_get(record, "key");
+	char *row = json_is_object(key) ? json_dumps(key, JSON_COMPACT) : NULL;
 	size_t n = strcspn(message, "\n");
 
 	if (i->c->json) {
+		free(row);
 		cli_print_json(record);
 		return true;
 	}
 	for (n = n > LINE_BYTES ? LINE_BYTES : n; n > 0 && ((unsigned char)message[n] & 0xc0) == 0x80;)
 		n--;
 	printf("%-8s %s  %-7s %-5s  %s  %s  %.*s\n", text_of(record, "id"), text_of(record, "at"), text_of(record, "role"),
-	       text_of(record, "sqlstate"), text_of(record, "table"), text_of(record, "key"), (int)n, message);
+	       text_of(record, "sqlstate"), text_of(record, "table"), row ? row : text_of(record, "key"), (int)n, message);
+	free(row);
 	json_decref(record);
 	return true;
 }
@@ -98,7 +102,7 @@ static json_t *value_json(const struct column *column, const struct value *v)
 		return json_pack("{s:b}", "unchanged", 1);
 	buf_init(&text, CHANGE_BYTES);
 	if (value_add_text(&column->type, v, &text, NULL) && !buf_failed(&text))
-		value = cli_json_span(buf_span(&text));
+		value = json_span(buf_span(&text));
 	buf_release(&text);
 	return value ? value : json_null();
 }
@@ -178,7 +182,8 @@ static bool show(struct incidents *i, const char *id, struct fault *f)
 	if (!i->found)
 		return fault(f, FAULT_USAGE, "topic %s has no incident %s; foreshadow incidents %s list shows them",
 			     i->c->m.incidents_topic, id, i->c->m.path);
-	add_change(i);
+	if (json_object_get(i->found, "topic")) /* else it is about a row, not a record */
+		add_change(i);
 	if (i->c->json)
 		cli_print_json(json_incref(i->found));
 	else

@@ -61,18 +61,6 @@ void cli_print_json(json_t *object)
 	json_decref(object);
 }
 
-json_t *cli_json_span(struct span s)
-{
-	return s.p ? json_stringn(s.p, s.n) : json_null();
-}
-
-json_t *cli_json_lsn(uint64_t lsn)
-{
-	char text[LSN_TEXT];
-
-	return json_string(lsn_format(lsn, text));
-}
-
 static void print_usage(FILE *out)
 {
 	fprintf(out, "usage: foreshadow COMMAND migration.yaml [options]\n\n"

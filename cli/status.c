@@ -204,7 +204,7 @@ static json_t *role_json(const struct overview *o, int role)
 	if (!s->is_there)
 		return json_pack("{s:s, s:s}", "role", role_names[role], "unreachable", s->reason);
 	return json_pack("{s:s, s:o, s:I, s:f, s:I, s:I, s:s, s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:f, s:f, s:o}}",
-			 "role", role_names[role], "barrier_lsn", cli_json_lsn(s->barrier_lsn),
+			 "role", role_names[role], "barrier_lsn", json_lsn(s->barrier_lsn),
 			 "lag_bytes", (json_int_t)s->lag_bytes, "lag_seconds", s->lag_seconds,
 			 "changes", (json_int_t)s->changes, "covered", (json_int_t)s->covered,
 			 "schema", s->schema,
@@ -221,9 +221,9 @@ static json_t *source_json(const struct source_status *s)
 	if (!s->is_there)
 		return json_pack("{s:s}", "unreachable", s->reason);
 	if (!s->has_slot)
-		return json_pack("{s:o, s:n}", "wal_lsn", cli_json_lsn(s->wal_lsn), "slot");
-	return json_pack("{s:o, s:{s:b, s:o, s:I, s:o, s:s}}", "wal_lsn", cli_json_lsn(s->wal_lsn),
-			 "slot", "active", s->is_active, "confirmed_lsn", cli_json_lsn(s->confirmed_lsn),
+		return json_pack("{s:o, s:n}", "wal_lsn", json_lsn(s->wal_lsn), "slot");
+	return json_pack("{s:o, s:{s:b, s:o, s:I, s:o, s:s}}", "wal_lsn", json_lsn(s->wal_lsn),
+			 "slot", "active", s->is_active, "confirmed_lsn", json_lsn(s->confirmed_lsn),
 			 "retained_bytes", (json_int_t)s->retained_bytes,
 			 "safe_bytes", s->safe_bytes < 0 ? json_null() : json_integer(s->safe_bytes),
 			 "wal_status", s->wal_status);
@@ -233,7 +233,7 @@ static json_t *gate_json(const struct gate_status *s)
 {
 	if (!s->is_there)
 		return json_null();
-	return s->is_reached ? json_pack("{s:o}", "verified_lsn", cli_json_lsn(s->lsn))
+	return s->is_reached ? json_pack("{s:o}", "verified_lsn", json_lsn(s->lsn))
 			     : json_pack("{s:s}", "unreachable", s->reason);
 }
 

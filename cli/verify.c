@@ -10,117 +10,24 @@
 #include <stdlib.h>
 
 #include "cli/verify_final.h"
+#include "core/incident_topic.h"
 #include "core/log.h"
 #include "core/registry.h"
+#include "reconcile/difference.h"
 #include "reconcile/reconcile.h"
 
-enum { EXCERPT_BYTES = 200, EXCERPT_BEFORE = 40, EXIT_DIFFERENCE = 4 };
+enum { EXIT_DIFFERENCE = 4 };
 
 struct verify {
 	bool json, is_final;
 	struct html *page; /* NULL: none is wanted */
 	struct registry *registry;
 	struct framing *framing;
+	struct incident_topic *incidents;
 	size_t unverified_count;
 };
 
-/* ---- values ---- */
-
-static size_t first_difference(struct span a, struct span b)
-{
-	size_t i = 0;
-
-	while (i < a.n && i < b.n && a.p[i] == b.p[i])
-		i++;
-	return i;
-}
-
-/* A long value: the part in which it differs from the other. Cut between characters. */
-static json_t *value_json(struct span text, struct span other)
-{
-	size_t from = 0, n = text.n;
-
-	if (!text.p)
-		return json_null();
-	if (n <= EXCERPT_BYTES)
-		return cli_json_span(text);
-	if (other.p)
-		from = first_difference(text, other);
-	from = from > EXCERPT_BEFORE ? from - EXCERPT_BEFORE : 0;
-	n = n - from > EXCERPT_BYTES ? EXCERPT_BYTES : n - from;
-	while (from > 0 && (text.p[from] & 0xc0) == 0x80)
-		from--, n++;
-	while (n > 0 && from + n < text.n && (text.p[from + n] & 0xc0) == 0x80)
-		n--;
-	return json_sprintf("%.*s… (%zu bytes, from byte %zu)", (int)n, text.p + from, text.n, from);
-}
-
-static bool is_different(const struct difference *d, size_t i)
-{
-	return !d->source || !d->target || !verdict_same_text(d->source[i], d->target[i]);
-}
-
-/* Of a mismatch: the columns that differ; else the whole row. */
-static json_t *row_json(const struct difference *d, const struct span *texts, const struct span *other)
-{
-	json_t *row = texts ? json_object() : json_null();
-
-	for (size_t i = 0; texts && i < d->digest->column_count; i++) {
-		struct span name = d->digest->columns[i].name;
-
-		if (is_different(d, i))
-			json_object_setn_new_nocheck(row, name.p, name.n,
-						     value_json(texts[i], other ? other[i] : span(NULL, 0)));
-	}
-	return row;
-}
-
-static json_t *columns_json(const struct difference *d)
-{
-	json_t *list = json_array();
-
-	for (size_t i = 0; d->source && d->target && i < d->digest->column_count; i++)
-		if (is_different(d, i))
-			json_array_append_new(list, cli_json_span(d->digest->columns[i].name));
-	return list;
-}
-
-static json_t *key_json(const struct difference *d)
-{
-	const struct span *texts = d->source ? d->source : d->target;
-	json_t *key = d->digest->is_keyless || !texts ? json_null() : json_object();
-
-	for (size_t i = 0; json_is_object(key) && i < d->digest->column_count; i++)
-		if (d->digest->columns[i].is_key)
-			json_object_setn_new_nocheck(key, d->digest->columns[i].name.p,
-						     d->digest->columns[i].name.n,
-						     value_json(texts[i], span(NULL, 0)));
-	return key;
-}
-
 /* ---- lines ---- */
-
-static json_t *difference_json(const struct difference *d)
-{
-	const char *hop = difference_hop(d);
-	json_t *line = json_object();
-
-	json_object_set_new(line, "table", cli_json_span(d->digest->label));
-	json_object_set_new(line, "key", key_json(d));
-	json_object_set_new(line, "kind", json_string(difference_kind(d)));
-	json_object_set_new(line, "columns", columns_json(d));
-	json_object_set_new(line, "source", row_json(d, d->source, d->target));
-	json_object_set_new(line, "target", row_json(d, d->target, d->source));
-	json_object_set_new(line, "role", json_string(ends_role_names[d->role]));
-	json_object_set_new(line, "since_lsn", d->since_lsn ? cli_json_lsn(d->since_lsn) : json_null());
-	json_object_set_new(line, "hop", hop ? json_string(hop) : json_null());
-	/* More than one of the same: keyless rows, or a key that the target does not keep unique. */
-	if (d->source_count > 1 || d->target_count > 1) {
-		json_object_set_new(line, "source_rows", json_integer(d->source_count));
-		json_object_set_new(line, "target_rows", json_integer(d->target_count));
-	}
-	return line;
-}
 
 static void print_part(json_t *line, const char *name)
 {
@@ -153,7 +60,10 @@ static void say_difference(void *arg, const struct difference *d)
 {
 	struct verify *v = arg;
 	json_t *line = difference_json(d);
+	struct fault why = { 0 };
 
+	if (!difference_report(d, 0, v->incidents, &why))
+		log_warn("incident not written: %s", why.text);
 	if (v->page)
 		add_to_page(v->page, d, line);
 	if (v->json) {
@@ -219,7 +129,7 @@ static void say_summary(const struct verify *v, const struct reconcile_summary *
 		json_t *sum = json_pack("{s:s, s:I, s:I, s:I, s:f, s:o, s:b}", "verdict", verdict, "tables",
 					(json_int_t)s->table_count, "rows", (json_int_t)s->row_count, "differences",
 					(json_int_t)s->found_count, "coverage", coverage(s), "lsn",
-					s->lsn ? cli_json_lsn(s->lsn) : json_null(), "proof", (int)s->has_proof);
+					s->lsn ? json_lsn(s->lsn) : json_null(), "proof", (int)s->has_proof);
 
 		if (v->is_final)
 			json_object_update_new(sum, json_pack("{s:b, s:I, s:I}", "quiet", (int)s->final.is_quiet, "failed_checks",
@@ -264,6 +174,9 @@ static bool verify_run(struct cli *c, struct verify *v, struct reconcile_summary
 
 	if (!choose_roles(&options, c->role, f))
 		return false;
+	v->incidents = incident_topic_new(&c->m);
+	if (!v->incidents)
+		return fault(f, FAULT_INTERNAL, "out of memory");
 	v->framing = framing_new(c->m.registry_url ? FRAMING_CONFLUENT : FRAMING_SINGLE_OBJECT);
 	v->registry = c->m.registry_url ? registry_new(c->m.registry_url, f) : NULL;
 	options.learn = v->registry ? learn_schema : NULL;
@@ -273,6 +186,7 @@ static bool verify_run(struct cli *c, struct verify *v, struct reconcile_summary
 			  : NULL;
 	ok = control && reconcile_verify(&c->m, control, v->framing, &options, &report, ret, f);
 	control_close(control);
+	incident_topic_free(v->incidents);
 	registry_free(v->registry);
 	framing_free(v->framing);
 	return ok;

@@ -14,8 +14,8 @@ void verify_final_table(const struct reconcile_table *t, bool json)
 {
 	if (!json)
 		return;
-	cli_print_json(json_pack("{s:o, s:o, s:s, s:I, s:I, s:I, s:b, s:s?}", "table", cli_json_span(t->label), "source_table",
-				 cli_json_span(t->source), "role", ends_role_names[t->role], "source_rows",
+	cli_print_json(json_pack("{s:o, s:o, s:s, s:I, s:I, s:I, s:b, s:s?}", "table", json_span(t->label), "source_table",
+				 json_span(t->source), "role", ends_role_names[t->role], "source_rows",
 				 (json_int_t)t->result.row_count, "target_rows", (json_int_t)t->result.target_count,
 				 "differences", (json_int_t)t->result.found_count, "judged",
 				 (int)(!t->unverified && !t->result.open_count), "reason", t->unverified));
@@ -28,8 +28,8 @@ static json_t *findings_json(const struct final_result *r)
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < r->finding_count; i++)
-		json_array_append_new(list, json_pack("{s:o, s:o, s:b}", "object", cli_json_span(r->findings[i].object), "seen",
-						      cli_json_span(r->findings[i].seen), "note",
+		json_array_append_new(list, json_pack("{s:o, s:o, s:b}", "object", json_span(r->findings[i].object), "seen",
+						      json_span(r->findings[i].seen), "note",
 						      (int)r->findings[i].is_note));
 	return list;
 }

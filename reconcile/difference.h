@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * difference - a difference as people and scripts get it: a JSON object.
+ *
+ *     {"table", "key", "kind": "missing|extraneous|mismatch", "columns", "source", "target", "role", "since_lsn", "hop"}
+ *
+ * Values are text as PostgreSQL prints them; of a long one, the part where the two differ.
+ */
+#ifndef RECONCILE_DIFFERENCE_H
+#define RECONCILE_DIFFERENCE_H
+
+#include "core/json.h"
+#include "reconcile/judge.h"
+
+/* A new reference. */
+json_t *difference_json(const struct difference *d);
+
+/* Writes it to <m>.incidents, too: {"class": "difference", "sqlstate": "", "message": in words} and the above; window_lsn: the mark of
+ * the window that found it, 0: no window did. False: not written. */
+struct incident_topic;
+bool difference_report(const struct difference *d, uint64_t window_lsn, struct incident_topic *t, struct fault *f);
+
+#endif
