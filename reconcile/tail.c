@@ -25,6 +25,7 @@ bool tail_open(struct tail *t, const struct migration *m, struct known *known,
 	*t = (struct tail) { .m = m, .known = known, .framing = framing, .fetch_partition = -1 };
 	arena_init(&t->arena, RECORD_BYTES);
 	buf_init(&t->key, KEY_BYTES);
+	buf_init(&t->kept, TAIL_KEPT_BYTES);
 	t->parts = calloc((size_t)m->partition_count, sizeof(*t->parts));
 	t->next = calloc((size_t)m->partition_count, sizeof(*t->next));
 	if (!t->parts || !t->next)
@@ -45,6 +46,7 @@ void tail_close(struct tail *t)
 	free(t->events);
 	arena_release(&t->arena);
 	buf_release(&t->key);
+	buf_release(&t->kept);
 	*t = (struct tail) { 0 };
 }
 
@@ -107,10 +109,32 @@ bool tail_start(struct tail *t, PGconn *const *conns, size_t n, struct fault *f)
 	return ok && assign(t->reader, t->m->changes_topic, t->next, 0, t->m->partition_count, f);
 }
 
+void tail_places(const struct tail *t, struct tail_place *ret_places)
+{
+	for (int p = 0; p < t->m->partition_count; p++)
+		ret_places[p] = (struct tail_place) { t->next[p], t->parts[p] };
+}
+
+bool tail_start_at(struct tail *t, const struct tail_place *places, bool *ret_is_gone, struct fault *f)
+{
+	*ret_is_gone = false;
+	for (int p = 0; p < t->m->partition_count; p++) {
+		int64_t low, high;
+
+		if (!kafka_bounds(t->fetcher, t->m->changes_topic, p, &low, &high, f))
+			return false;
+		*ret_is_gone |= places[p].next < low || places[p].next > high;
+		t->next[p] = places[p].next;
+		t->parts[p] = places[p].sequence;
+	}
+	return *ret_is_gone || assign(t->reader, t->m->changes_topic, t->next, 0, t->m->partition_count, f);
+}
+
 void tail_watch(struct tail *t, const struct relation *rel)
 {
 	t->watched = rel;
 	t->event_count = 0;
+	buf_reset(&t->kept);
 	t->has_overflowed = t->has_copy = false;
 }
 
@@ -191,6 +215,20 @@ static bool tell_touched(struct tail *t, const struct codec *codec, const struct
 	       (!row.after || t->touch(t->touch_arg, row.rel, row.after, f));
 }
 
+/* 0: there is no room. */
+static uint32_t keep_record(struct tail *t, struct span key)
+{
+	size_t at = buf_span(&t->kept).n;
+
+	if (!t->record.p || at + 8 + key.n + t->record.n > TAIL_KEPT_BYTES)
+		return 0;
+	buf_be32(&t->kept, (uint32_t)key.n);
+	buf_be32(&t->kept, (uint32_t)t->record.n);
+	buf_add_span(&t->kept, key);
+	buf_add_span(&t->kept, t->record);
+	return buf_failed(&t->kept) ? 0 : (uint32_t)at + 1;
+}
+
 static bool add_change(struct tail *t, const struct event *ev, struct tail_event e, struct span key,
 		       struct fault *f)
 {
@@ -204,6 +242,7 @@ static bool add_change(struct tail *t, const struct event *ev, struct tail_event
 		return false;
 	if (!is_watched(t, codec_relation(codec)))
 		return true;
+	e.kept = keep_record(t, key);
 	if (ev->head.op == 'u' && !add_gone(t, codec, ev, e, key, f))
 		return false;
 	e.kind = TAIL_ROW;
@@ -244,6 +283,7 @@ static bool add_exclusive(struct tail *t, const struct event *ev, struct tail_ev
 	/* It stands in every partition and runs once: the place of partition 0 says whether it did. */
 	if (!x->in_place && e.partition != 0)
 		return true;
+	t->record = span(NULL, 0);
 	for (size_t i = 0; i < x->change_count; i++) {
 		e.in_exclusive = (int32_t)i;
 		if (!add_inner(t, x->changes[i], e, f))
@@ -327,6 +367,7 @@ static bool take(struct tail *t, const rd_kafka_message_t *msg, struct fault *f)
 		return true;
 	}
 	tell_changed(t, &ev);
+	t->record = span(msg->payload, msg->len);
 	e.position = ev.head.position;
 	e.xid = ev.head.xid;
 	if (ev.head.kind == EVENT_EXCLUSIVE)
@@ -457,13 +498,34 @@ static bool read_row(struct tail *t, const struct tail_event *e, struct span rec
 	return ok;
 }
 
+static uint32_t length_at(struct span s, size_t at)
+{
+	uint32_t v;
+
+	memcpy(&v, s.p + at, sizeof(v));
+	return be32toh(v);
+}
+
+static bool kept_image(struct tail *t, const struct tail_event *e, struct arena *a, struct tail_row *ret, struct fault *f)
+{
+	struct span kept = buf_span(&t->kept), both;
+	size_t at = e->kept - 1, key_n = length_at(kept, at), n = length_at(kept, at + 4);
+
+	both = arena_dup(a, span(kept.p + at + 8, key_n + n));
+	return both.p ? read_row(t, e, span(both.p + key_n, n), span(both.p, key_n), a, ret, f)
+		      : fault(f, FAULT_INTERNAL, "no memory for a record of %zu bytes", n);
+}
+
 bool tail_image(struct tail *t, const struct tail_event *e, struct arena *a, struct tail_row *ret,
 		struct fault *f)
 {
-	rd_kafka_message_t *msg = fetch(t, e, f);
+	rd_kafka_message_t *msg;
 	struct span record;
 	bool ok;
 
+	if (e->kept)
+		return kept_image(t, e, a, ret, f);
+	msg = fetch(t, e, f);
 	if (!msg)
 		return false;
 	record = arena_dup(a, span(msg->payload, msg->len));

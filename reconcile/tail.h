@@ -7,8 +7,8 @@
  * a fence, and what is there twice, is dropped.
  *
  * tail_watch() chooses the table and empties the index: from then on every event of it is kept as (hash
- * of its message key, position, transaction, place in Kafka). Not the row: tail_image() reads that
- * again when a key must be judged. The index is bounded (TAIL_EVENTS_MAX): has_overflowed says that it did not
+ * of its message key, position, transaction, place in Kafka). The row is what tail_image() gives when a key must be
+ * judged: the first records are kept (TAIL_KEPT_BYTES), others are fetched again. The index is bounded (TAIL_EVENTS_MAX): has_overflowed says that it did not
  * fit, and that nothing may be concluded from what is not in it.
  *
  * Independent of that, `changed` is told of every change of every table, in the order of its partition.
@@ -24,6 +24,8 @@
 
 enum { TAIL_EVENTS_MAX = 1 << 20 }; /* of 56 bytes each */
 
+enum { TAIL_KEPT_BYTES = 16 << 20 };
+
 enum tail_kind {
 	TAIL_ROW,   /* what the row of this key is from here on: the record says it */
 	TAIL_GONE,  /* its key changed to another one: there is no row of this key from here on */
@@ -38,6 +40,7 @@ struct tail_event {
 	int64_t offset;
 	enum tail_kind kind;
 	int32_t in_exclusive; /* ROW: number of the change in an exclusive record; -1: a record of its own */
+	uint32_t kept;        /* 1 + where its record is in tail.kept; 0: it is to be fetched */
 };
 
 struct tail {
@@ -63,6 +66,8 @@ struct tail {
 	bool has_overflowed, has_copy;
 	struct arena arena;
 	struct buf key;
+	struct span record; /* the one that is taken in; absent: it is part of another one */
+	struct buf kept;    /* per record: the lengths of its key and itself, 4 bytes each, and both */
 };
 
 bool tail_open(struct tail *t, const struct migration *m, struct known *known,
@@ -70,6 +75,15 @@ bool tail_open(struct tail *t, const struct migration *m, struct known *known,
 void tail_close(struct tail *t);
 /* Starts from the rows of these targets: conns with NULLs in between. */
 bool tail_start(struct tail *t, PGconn *const *conns, size_t n, struct fault *f);
+/* Where a partition is read on, and what the rules of reading know there. */
+struct tail_place {
+	int64_t next; /* offset */
+	struct sequence sequence;
+};
+/* places: one per partition. */
+void tail_places(const struct tail *t, struct tail_place *ret_places);
+/* Starts there. *ret_is_gone: Kafka does not have the records from there on any more (or never did): not started. */
+bool tail_start_at(struct tail *t, const struct tail_place *places, bool *ret_is_gone, struct fault *f);
 /* What is read from here on. rel: any leaf of the table; kept by its root's name and its target. */
 void tail_watch(struct tail *t, const struct relation *rel);
 /* Takes what is there; waits at most timeout_ms for the first record. */
