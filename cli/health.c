@@ -9,7 +9,7 @@
 #include "core/log.h"
 #include "shadow/consume.h"
 
-static const char *const role_names[HEALTH_ROLES] = { "ingest", "shadow", "primary" };
+static const char *const role_names[HEALTH_ROLES] = { "ingest", "shadow", "primary", "reconcile" };
 static const char *const stage_names[] = {
 	[HEALTH_STARTING] = "starting", [HEALTH_RUNNING] = "running", [HEALTH_ENDING] = "ending"
 };
@@ -83,6 +83,25 @@ static bool applier_is_well(const struct health_facts *facts, const struct healt
 	return true;
 }
 
+/* The primary is only compared where the gate lets it go: waiting is nothing to report. */
+static bool reconcile_is_well(const struct health_facts *facts, char *reason, size_t n)
+{
+	const struct standing_seen *shadow = &facts->standings[ROLE_SHADOW];
+	int64_t since_us = shadow->beat_us ? shadow->beat_us : facts->started_us;
+
+	for (int role = 0; role < 2; role++)
+		if (facts->standings[role].since_us && is_overdue(facts, facts->standings[role].since_us)) {
+			snprintf(reason, n, "%s for %" PRId64 " s: %s",
+				 role == ROLE_SHADOW ? "the gate stands" : "the primary cannot be compared",
+				 seconds_since(facts, facts->standings[role].since_us), facts->standings[role].why);
+			return false;
+		}
+	if (!is_overdue(facts, since_us))
+		return true;
+	snprintf(reason, n, "the gate stands: nothing was compared for %" PRId64 " s", seconds_since(facts, since_us));
+	return false;
+}
+
 static bool role_is_well(const struct health_facts *facts, int role, char *reason, size_t n)
 {
 	switch (facts->stage) {
@@ -93,8 +112,9 @@ static bool role_is_well(const struct health_facts *facts, int role, char *reaso
 			 seconds_since(facts, facts->started_us));
 		return false;
 	case HEALTH_RUNNING:
-		return role == 0 ? ingest_is_well(facts, reason, n)
-				 : applier_is_well(facts, &facts->appliers[role], reason, n);
+		return role == 0                  ? ingest_is_well(facts, reason, n)
+		       : role == HEALTH_ROLES - 1 ? reconcile_is_well(facts, reason, n)
+						  : applier_is_well(facts, &facts->appliers[role], reason, n);
 	case HEALTH_ENDING:
 		return true;
 	}

@@ -10,6 +10,7 @@
 #define CLI_HEALTH_H
 
 #include "ingest/ingest.h"
+#include "reconcile/standing.h"
 #include "shadow/status.h"
 
 /* Longer than what heals by itself: a dead member's session (10 s), a back-off (10 s), a server's restart. */
@@ -21,7 +22,7 @@ enum health_stage {
 	HEALTH_ENDING, /* told to stop, or the goal is reached: draining, building what comes late */
 };
 
-enum { HEALTH_ROLES = 3 };
+enum { HEALTH_ROLES = 4 };
 
 struct health_applier {
 	struct shadow_worst worst; /* if has_partition */
@@ -33,9 +34,10 @@ struct health_applier {
 struct health_facts {
 	int64_t now_us, started_us;
 	enum health_stage stage;
-	bool is_wanted[HEALTH_ROLES]; /* ingest, shadow, primary */
+	bool is_wanted[HEALTH_ROLES]; /* ingest, shadow, primary, reconcile */
 	struct ingest_numbers ingest;
 	struct health_applier appliers[HEALTH_ROLES]; /* shadow, primary; [0] is not used */
+	struct standing_seen standings[2]; /* of reconcile, by the role it looks at */
 	int64_t kafka_silent_us; /* since when Kafka does not answer this process; 0: it does */
 };
 

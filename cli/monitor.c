@@ -184,6 +184,8 @@ static int render_health(void *arg, struct buf *body)
 	ingest_status_read(mo->conf.ingest, &facts.ingest);
 	for (int role = 0; role < 2; role++)
 		collect_applier(mo->conf.status[role], &facts.appliers[1 + role]);
+	for (int role = 0; role < 2; role++)
+		standing_read(mo->conf.standings[role], &facts.standings[role]);
 	facts.now_us = clock_us(); /* behind everything that it is compared with */
 	health_decide(&facts, &verdict);
 	health_json(&facts, &verdict, body);

@@ -20,6 +20,7 @@ struct monitor_conf {
 	bool is_wanted[HEALTH_ROLES];   /* ingest, shadow, primary */
 	struct ingest_status *ingest;   /* these outlive the monitor */
 	struct shadow_status *status[2]; /* by enum role */
+	struct standing *standings[2];   /* likewise; of reconcile */
 };
 
 /* *ret: NULL when the file has no http:. false: it cannot be served. */

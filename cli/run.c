@@ -35,8 +35,10 @@
 enum { CATALOG_BYTES = 512 << 20, LOOK_MS = 200, TOPIC_WAIT_MS = 500, START_PATIENCE_MS = 15000,
        COPY_REPORT_US = 5000000 };
 
-enum run_role { RUN_INGEST, RUN_SHADOW, RUN_PRIMARY, RUN_RECONCILE, RUN_ROLES };
-static const char *const run_names[RUN_ROLES] = { "ingest", "shadow", "primary", "reconcile" };
+/* Reconcile looks at each target in a thread of its own. */
+enum run_role { RUN_INGEST, RUN_SHADOW, RUN_PRIMARY, RUN_RECONCILE, RUN_RECONCILE_PRIMARY, RUN_ROLES };
+static const char *const run_names[RUN_ROLES] = { "ingest", "shadow", "primary", "reconcile", "reconcile" };
+static const char *const run_threads[RUN_ROLES] = { "ingest", "shadow", "primary", "reconcile", "reconcile primary" };
 
 struct run;
 
@@ -64,13 +66,14 @@ struct run {
 	int stop_fd, ended_fd;       /* eventfds: stop was set; a role's thread has ended */
 	struct ingest_status *ingest;
 	struct shadow_status *status[2]; /* by enum role */
+	struct standing *standings[2];   /* likewise */
 	struct monitor *monitor;         /* NULL: nothing is served */
 	struct runner runners[RUN_ROLES];
 };
 
 static enum role role_of(enum run_role role)
 {
-	return role == RUN_SHADOW ? ROLE_SHADOW : ROLE_PRIMARY;
+	return role == RUN_SHADOW || role == RUN_RECONCILE ? ROLE_SHADOW : ROLE_PRIMARY;
 }
 
 static struct schema_scope run_scope(const struct run *run)
@@ -165,7 +168,7 @@ static bool run_ingest(struct run *run, struct fault *f)
 			  run->ingest, f);
 }
 
-static bool run_reconcile(struct run *run, struct fault *f)
+static bool run_reconcile(struct run *run, enum role role, struct fault *f)
 {
 	struct apply_hooks hooks = { .run = run };
 	const struct migration *m = run->m;
@@ -178,6 +181,8 @@ static bool run_reconcile(struct run *run, struct fault *f)
 	if (ok)
 		ok = windows_run(m, control, hooks.framing,
 				 &(struct windows_options) {
+					 .role = role,
+					 .standing = run->standings[role],
 					 .metrics = monitor_metrics(run->monitor),
 					 .stop = &run->stop,
 					 .stop_fd = run->stop_fd,
@@ -197,7 +202,8 @@ static bool run_role(struct runner *r)
 	case RUN_INGEST:
 		return run_ingest(r->run, &r->fault);
 	case RUN_RECONCILE:
-		return run_reconcile(r->run, &r->fault);
+	case RUN_RECONCILE_PRIMARY:
+		return run_reconcile(r->run, role_of(r->role), &r->fault);
 	case RUN_SHADOW:
 	case RUN_PRIMARY:
 	case RUN_ROLES:
@@ -211,12 +217,12 @@ static void *runner_main(void *arg)
 	struct runner *r = arg;
 	uint64_t one = 1;
 
-	log_thread(run_names[r->role]);
+	log_thread(run_threads[r->role]);
 	r->is_clean = run_role(r);
 	if (r->is_clean)
-		log_info("%s ended", run_names[r->role]);
+		log_info("%s ended", run_threads[r->role]);
 	else
-		log_error("%s stopped: %s", run_names[r->role], r->fault.text);
+		log_error("%s stopped: %s", run_threads[r->role], r->fault.text);
 	atomic_store(&r->has_ended, true);
 	if (write(r->run->ended_fd, &one, sizeof(one)) < 0)
 		log_warn("eventfd: %s", strerror(errno));
@@ -231,6 +237,7 @@ static bool serve(struct run *run, struct fault *f)
 		.m = run->m,
 		.ingest = run->ingest,
 		.status = { run->status[ROLE_SHADOW], run->status[ROLE_PRIMARY] },
+		.standings = { run->standings[ROLE_SHADOW], run->standings[ROLE_PRIMARY] },
 	};
 
 	for (int i = 0; i < HEALTH_ROLES; i++)
@@ -252,6 +259,7 @@ static bool choose_roles(struct run *run, const char *role, struct fault *f)
 			     "--role reconcile: this migration has no windows; next step: verify: {window: 5s} in %s",
 			     run->m->path);
 	run->runners[RUN_RECONCILE].is_wanted &= run->m->window_ms > 0;
+	run->runners[RUN_RECONCILE_PRIMARY].is_wanted = run->runners[RUN_RECONCILE].is_wanted;
 	return found || fault(f, FAULT_USAGE, "--role %s: wanted ingest, shadow, primary or reconcile", role);
 }
 
@@ -425,7 +433,7 @@ static bool join(struct run *run, struct fault *f)
 		pthread_join(r->thread, NULL);
 		if (!r->is_clean && ok) {
 			*f = r->fault;
-			ok = fault_in(f, "%s", run_names[i]);
+			ok = fault_in(f, "%s", run_threads[i]);
 		}
 	}
 	return ok;
@@ -483,8 +491,10 @@ bool cmd_run(struct cli *c, struct fault *f)
 	run.ended_fd = eventfd(0, EFD_CLOEXEC);
 	run.stop_fd = eventfd(0, EFD_CLOEXEC);
 	run.ingest = ingest_status_new();
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 2; i++) {
 		run.status[i] = shadow_status_new(c->m.partition_count);
+		run.standings[i] = standing_new();
+	}
 	bool ok = serve(&run, f) && read_scope(&run, f) && prepare_topics(&run, signal_fd, &is_stopped, f) &&
 		  (!wants_targets(&run) || prepare_targets(&run, f));
 	if (ok) {
@@ -502,8 +512,10 @@ bool cmd_run(struct cli *c, struct fault *f)
 	close(run.ended_fd);
 	close(run.stop_fd);
 	ingest_status_free(run.ingest);
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 2; i++) {
 		shadow_status_free(run.status[i]);
+		standing_free(run.standings[i]);
+	}
 	arena_release(&run.arena);
 	return ok || is_stopped;
 }

@@ -36,10 +36,10 @@ static const struct metric_row {
 			  "The primary may apply what was committed before this LSN, as a number of bytes." },
 	[METRIC_GATE_LAG] = { "foreshadow_gate_lag_seconds", "gauge", MICRO, { NULL },
 			      "How old the oldest commit was that the gate last let through, at most." },
-	[METRIC_VERIFIED] = { "foreshadow_verified_lsn", "gauge", 1, { NULL },
-			      "Windows have found the shadow to be right up to this LSN." },
-	[METRIC_COVERAGE] = { "foreshadow_coverage_ratio", "gauge", MICRO, { NULL },
-			      "Tables that were found right at the end of the last window, of all." },
+	[METRIC_VERIFIED] = { "foreshadow_verified_lsn", "gauge", 1, { "role" },
+			      "The least of: up to where windows are clean, and where the last clean scrub began." },
+	[METRIC_COVERAGE] = { "foreshadow_coverage_ratio", "gauge", MICRO, { "role" },
+			      "Keys and rows of the last window that could be judged, of all." },
 };
 
 struct metric_cell {

@@ -29,8 +29,8 @@ enum metric {
 	METRIC_LANES,         /* role */
 	METRIC_GATE,          /* LSN */
 	METRIC_GATE_LAG,      /* microseconds */
-	METRIC_VERIFIED,      /* LSN */
-	METRIC_COVERAGE,      /* millionths */
+	METRIC_VERIFIED,      /* LSN; role */
+	METRIC_COVERAGE,      /* millionths; role */
 	METRICS
 };
 

@@ -494,22 +494,52 @@ static bool set_jobs(void *out, const struct conf_value *v, struct fault *f)
 	return conf_int(v, 1, 64, &((struct migration *)out)->copy_jobs, f);
 }
 
-static bool set_window(void *out, const struct conf_value *v, struct fault *f)
+static bool read_ms(const struct conf_value *v, int64_t least, int64_t most, int64_t *ret_ms, struct fault *f)
 {
 	static const struct {
 		const char *name;
-		long ms;
-	} units[] = { { "ms", 1 }, { "s", 1000 }, { "min", 60 * 1000 } };
-	struct migration *m = out;
+		int64_t ms;
+	} units[] = { { "ms", 1 },	    { "s", 1000 },	    { "m", 60 * 1000 },
+		      { "min", 60 * 1000 }, { "h", 3600 * 1000 }, { "d", 86400 * 1000 } };
 	char *end;
-	long n = strtol(v->text, &end, 10), ms = 0;
+	long n = strtol(v->text, &end, 10);
 
+	*ret_ms = 0;
 	for (size_t i = 0; end > v->text && i < sizeof(units) / sizeof(*units); i++)
-		if (strcmp(end, units[i].name) == 0 && n > 0 && n <= 600 * 1000)
-			ms = n * units[i].ms;
-	if (ms < 100 || ms > 600 * 1000)
+		if (strcmp(end, units[i].name) == 0 && n > 0 && n <= most / units[i].ms)
+			*ret_ms = n * units[i].ms;
+	return (*ret_ms >= least && *ret_ms <= most) ||
+	       conf_refuse(v, f, "expected %s, found \"%.64s\"", v->key->expected, v->raw);
+}
+
+static bool set_window(void *out, const struct conf_value *v, struct fault *f)
+{
+	int64_t ms;
+
+	if (!read_ms(v, 100, 600 * 1000, &ms, f))
+		return false;
+	((struct migration *)out)->window_ms = (int)ms;
+	return true;
+}
+
+static bool set_scrub(void *out, const struct conf_value *v, struct fault *f)
+{
+	int64_t ms;
+
+	if (!read_ms(v, 1000, INT64_C(30) * 86400 * 1000, &ms, f))
+		return false;
+	((struct migration *)out)->scrub_s = (int)(ms / 1000);
+	return true;
+}
+
+static bool set_source_load(void *out, const struct conf_value *v, struct fault *f)
+{
+	char *end;
+	double share = strtod(v->text, &end);
+
+	if (end == v->text || *end || !(share >= 0.001 && share <= 1))
 		return conf_refuse(v, f, "expected %s, found \"%.64s\"", v->key->expected, v->raw);
-	m->window_ms = (int)ms;
+	((struct migration *)out)->source_load = share;
 	return true;
 }
 
@@ -681,8 +711,8 @@ static const struct conf_key keys[] = {
 	{ "", "verify", CONF_MAP, false, A_MAP, NULL, NULL, NULL },
 	{ "verify", "window", CONF_TEXT, false, "a time from 100ms to 10min, as in 5s", NULL, NULL, set_window },
 	{ "verify", "coverage", LATER, false, NULL, NULL, "1.0", NULL },
-	{ "verify", "scrub", LATER, false, NULL, NULL, NULL, NULL },
-	{ "verify", "source_load", LATER, false, NULL, NULL, NULL, NULL },
+	{ "verify", "scrub", CONF_TEXT, false, "a time from 1s to 30d, as in 15m", "1h", NULL, set_scrub },
+	{ "verify", "source_load", CONF_TEXT, false, "a share of one core, from 0.001 to 1", "0.1", NULL, set_source_load },
 	{ "", "lanes", CONF_TEXT, false, "auto or a number from 1 to 64", "auto", NULL, set_lanes },
 	{ "", "limits", CONF_MAP, false, A_MAP, NULL, NULL, NULL },
 	{ "limits", "retained_wal", LATER, false, NULL, NULL, NULL, NULL },

@@ -49,6 +49,8 @@ struct migration {
 	enum migration_order order;
 	int copy_jobs;                   /* default 4 */
 	int window_ms;                   /* verify.window; 0: no windows, and the gate is open */
+	int scrub_s;                     /* verify.scrub, in seconds: from one scrub to the next; default 1 h */
+	double source_load;              /* verify.source_load: share of one core of the source; default 0.1 */
 	int lanes;                       /* 0: auto; up to MIGRATION_LANES_MAX */
 	struct migration_http http;      /* http: */
 

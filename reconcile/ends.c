@@ -22,6 +22,7 @@ static bool must_stop(const struct ends *e, struct fault *f)
 
 bool ends_mark(struct ends *e, struct ends_moment *ret, struct fault *f)
 {
+	int64_t began_us = clock_us();
 	/* Before version 17 a message alone is not flushed: the transaction's commit record is. */
 	PGresult *r = pg_query(e->source, f,
 			       "SELECT pg_catalog.pg_logical_emit_message(false, 'foreshadow', 'verify'),"
@@ -35,6 +36,8 @@ bool ends_mark(struct ends *e, struct ends_moment *ret, struct fault *f)
 	ret->xid = strtoull(PQgetvalue(r, 0, 1), NULL, 10);
 	snprintf(ret->at, sizeof(ret->at), "%s", PQgetvalue(r, 0, 2));
 	PQclear(r);
+	if (e->answered)
+		e->answered(e->arg, clock_us() - began_us);
 	return ok || fault(f, FAULT_INPUT, "source: the server gave no WAL position");
 }
 
@@ -70,7 +73,7 @@ bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f)
 		if (barrier > seen)
 			moved_us = clock_us();
 		seen = barrier;
-		if (clock_us() - moved_us > PATIENCE_US)
+		if (!e->is_patient && clock_us() - moved_us > PATIENCE_US)
 			return fault(f, FAULT_ENVIRONMENT,
 				     "the %s does not move: it contains the source up to %s, wanted: "
 				     "%s; next step: see that foreshadow run is running (foreshadow "

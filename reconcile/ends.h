@@ -19,6 +19,9 @@ struct ends {
 	struct tail *tail;
 	bool are_still; /* nobody applies, and nothing is left to apply (quiet.h): not waited for */
 	const atomic_bool *stop; /* waiting ends when it is set, with FAULT_ENVIRONMENT; NULL: never */
+	bool is_patient;         /* waits for a target for as long as it takes */
+	void (*answered)(void *arg, int64_t took_us); /* told how long each mark took; NULL: nobody is */
+	void *arg;
 };
 
 extern const char *const ends_role_names[2];

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "reconcile/scrub.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
+#include "core/clock.h"
 #include "core/failpoint.h"
+#include "core/log.h"
 #include "reconcile/survey.h"
 
 enum {
@@ -107,14 +110,16 @@ static bool drill(struct chunk *c, enum role role, const int64_t *leaves, size_t
 	struct digest_plan source = plan(c, role, DIGEST_SOURCE), target = plan(c, role, DIGEST_TARGET);
 	struct survey_keys keys[2];
 	struct ends_moment now;
-	struct arena a;
+	int64_t began_us = clock_us();
 	struct span *suspects;
+	struct arena a;
 	size_t count;
 	bool ok;
 
 	arena_init(&a, CHUNK_BYTES);
-	ok = survey_drill(e->source, &source, leaves, n, &a, &keys[DIGEST_SOURCE], c->f) &&
-	     ends_mark(e, &now, c->f) && ends_wait(e, role, now.lsn, c->f) &&
+	ok = survey_drill(e->source, &source, leaves, n, &a, &keys[DIGEST_SOURCE], c->f);
+	c->s->source_us += clock_us() - began_us;
+	ok = ok && ends_mark(e, &now, c->f) && ends_wait(e, role, now.lsn, c->f) &&
 	     survey_drill(e->targets[role], &target, leaves, n, &a, &keys[DIGEST_TARGET], c->f);
 	if (ok) {
 		c->s->read_count += keys[DIGEST_SOURCE].count;
@@ -180,6 +185,7 @@ static bool survey_source(struct chunk *c)
 		first = p.digest;
 		if (!survey_ask(c->s->ends->source, &p, &c->arena, &c->source[role], c->f))
 			return false;
+		c->s->source_us += c->source[role].took_us;
 	}
 	return true;
 }
@@ -239,6 +245,7 @@ static bool find_end(struct scrub *s, struct digest_range *range, int64_t rows, 
 		     struct fault *f)
 {
 	struct digest_plan p = { .digest = any_digest(s), .server = DIGEST_SOURCE, .range = *range };
+	int64_t began_us = clock_us();
 	struct buf sql;
 	PGresult *r;
 
@@ -250,6 +257,7 @@ static bool find_end(struct scrub *s, struct digest_range *range, int64_t rows, 
 	digest_step(&p, rows, &sql);
 	r = pg_query(s->ends->source, f, buf_cstr(&sql));
 	buf_release(&sql);
+	s->source_us += clock_us() - began_us;
 	if (!r)
 		return false;
 	if (PQntuples(r))
@@ -294,35 +302,44 @@ static bool is_too_large(const struct scrub *s, const struct scrub_result *befor
 	return true;
 }
 
+bool scrub_step(struct scrub *s, struct span *from, struct arena *a, bool *ret_is_end, struct fault *f)
+{
+	struct scrub_result before[2] = { s->results[0], s->results[1] };
+	struct digest_range range = { .from = *from };
+	bool has_ranges = any_digest(s)->range_column[DIGEST_SOURCE].p != NULL;
+	int64_t took_us;
+
+	*ret_is_end = false;
+	if (failpoint("scrub.small"))
+		s->chunk_rows = CHUNK_ROWS_LEAST;
+	log_debug("scrub of %.*s from %.*s, %" PRId64 " rows", SPAN_ARG(any_digest(s)->label),
+		  SPAN_ARG(from->p ? *from : span_str("its beginning")), s->chunk_rows);
+	if (!find_end(s, &range, s->chunk_rows, a, f) ||
+	    !chunk_run(s, range, has_ranges ? s->chunk_rows : (int64_t)any_digest(s)->source->row_estimate,
+		       &took_us, f))
+		return false;
+	if (is_too_large(s, before)) {
+		memcpy(s->results, before, sizeof(before));
+		s->chunk_rows /= CHUNK_GROWTH;
+		return true;
+	}
+	if (has_ranges)
+		steer(s, took_us);
+	*from = range.to;
+	*ret_is_end = !range.to.p || is_done(s);
+	return true;
+}
+
 bool scrub_table(struct scrub *s, struct fault *f)
 {
-	bool has_ranges = any_digest(s)->range_column[DIGEST_SOURCE].p != NULL;
-	struct digest_range range = { 0 };
+	struct span from = { 0 };
+	bool ok, is_end = false;
 	struct arena a;
-	int64_t took_us;
-	bool ok;
 
 	arena_init(&a, CHUNK_BYTES);
-	do {
-		struct scrub_result before[2] = { s->results[0], s->results[1] };
-
-		ok = find_end(s, &range, s->chunk_rows, &a, f) &&
-		     chunk_run(s, range,
-			       has_ranges ? s->chunk_rows
-					  : (int64_t)any_digest(s)->source->row_estimate,
-			       &took_us, f);
-		if (!ok)
-			break;
-		if (is_too_large(s, before)) {
-			memcpy(s->results, before, sizeof(before));
-			s->chunk_rows /= CHUNK_GROWTH;
-			range.to = span("", 0); /* not the end */
-			continue;
-		}
-		if (has_ranges)
-			steer(s, took_us);
-		range.from = range.to;
-	} while (range.to.p && !is_done(s));
+	do
+		ok = scrub_step(s, &from, &a, &is_end, f);
+	while (ok && !is_end);
 	arena_release(&a);
 	return ok;
 }

@@ -7,7 +7,7 @@
  * ranges of a key column whose order is the same on both servers, else the whole table is one; their
  * size follows the time they take.
  *
- * Failpoint: scrub.blind (no leaf differs).
+ * Failpoints: scrub.blind (no leaf differs), scrub.small (chunks of the least size).
  *
  * Thread: the connections'.
  */
@@ -35,11 +35,15 @@ struct scrub {
 	struct scrub_result results[2];
 	uint64_t first_lsn;   /* of the first mark; 0: none yet */
 	size_t read_count;    /* rows of the source that were looked at one by one */
+	int64_t source_us;    /* that the source has worked for it, as far as its answers' time tells */
 };
 
 void scrub_init(struct scrub *s, struct ends *ends, int64_t seed);
 /* The whole table. FAULT_STOP etc. as the servers say; what was found until then was reported. */
 bool scrub_table(struct scrub *s, struct fault *f);
+/* The chunk from *from on (absent: from the table's beginning); *from becomes its end, in a, or stays where it
+ * is: the same is to be done over in smaller pieces. */
+bool scrub_step(struct scrub *s, struct span *from, struct arena *a, bool *ret_is_end, struct fault *f);
 /* The first chunk of at most this many rows: for the proof that differences are found. */
 bool scrub_first(struct scrub *s, int64_t rows, struct fault *f);
 /* The rows that these conditions, by server, have: at most some ten thousand. */

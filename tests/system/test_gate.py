@@ -27,22 +27,32 @@ def lsn(text):
     return int(high, 16) << 32 | int(low, 16)
 
 
-def gate(m):
-    """0: there is none yet."""
+def newest(m, key):
+    """The newest value of a key in <m>.control; None: there is none yet."""
     if m.topic("control") not in m.kafka.topics(m.name):
-        return 0
+        return None
     try:
         records = m.kafka.consume(m.topic("control"))
     except KafkaException as error:
         if error.args[0].code() == KafkaError.NOT_LEADER_FOR_PARTITION:
-            return 0  # the topic was made a moment ago
+            return None  # the topic was made a moment ago
         raise
-    values = [r.value() for r in records if r.key() == b"gate/shadow" and r.value()]
-    return lsn(json.loads(values[-1])["lsn"]) if values else 0
+    values = [r.value() for r in records if r.key() == key.encode() and r.value()]
+    return json.loads(values[-1]) if values else None
+
+
+def gate(m):
+    """0: there is none yet."""
+    record = newest(m, "gate/shadow")
+    return lsn(record["lsn"]) if record else 0
+
+
+def bookmark(m):
+    return newest(m, "windows/shadow")
 
 
 def make(migration, window="300ms", **config):
-    m = migration(verify={"window": window}, **config)
+    m = migration(verify={"window": window, "scrub": "2s", "source_load": 1}, **config)
     m.source.execute(TABLES)
     return m
 
@@ -99,9 +109,9 @@ def test_the_primary_never_passes_the_gate(migration, order):
         began, seen = gate(m), set()
 
         def is_behind():
-            newest = lsn(str(m.target.value("select coalesce(max(at), '0/0') from t")))
-            assert newest <= gate(m)
-            seen.add(newest)
+            reached = lsn(str(m.target.value("select coalesce(max(at), '0/0') from t")))
+            assert reached <= gate(m)
+            seen.add(reached)
             return len(seen) > 8 and max(seen) > began
         wait_until(is_behind, 90, lambda: f"the primary to move on: {seen}\n{where(m)}")
     finally:
@@ -145,8 +155,8 @@ def test_hot_rows_are_verified_and_little_is_read(migration):
         assert load.count > first
         # a window, and what it takes to compare it: under a sanitizer, on a busy machine
         assert 2 <= pages.value("foreshadow_gate_lag_seconds") < 10
-        assert pages.value("foreshadow_coverage_ratio") == 1
-        assert pages.value("foreshadow_verified_lsn") <= pages.value("foreshadow_gate_lsn") <= gate(m)
+        assert pages.value("foreshadow_coverage_ratio", role="shadow") == 1
+        assert 0 < pages.value("foreshadow_verified_lsn", role="shadow") <= pages.value("foreshadow_gate_lsn") <= gate(m)
     finally:
         load.end()
     windows = [tuple(map(int, found)) for found in re.findall(r"window to \S+: (\d+) keys, (\d+) rows read, 0 of", m.log())]
@@ -174,11 +184,18 @@ def test_a_lost_change_stops_the_gate_in_front_of_it(migration):
     assert m.target.value("select count(*) from t where v <> 0") == 0
     assert m.target.value("select v from t where id = 5") == 0 and m.shadow.value("select v from t where id = 5") == 0
     assert roles["reconcile"].log().count("mismatch on the shadow") == 1, "said once"
+    incident, = [json.loads(text) for text in m.run_cli("incidents", "list", "--json").stdout.splitlines()]
+    assert [incident[name] for name in ("class", "table", "key", "kind", "columns", "source", "target", "role")] == \
+        ["difference", "public.t", {"id": "5"}, "mismatch", ["v"], {"v": "7"}, {"v": "0"}, "shadow"]
+    assert lsn(incident["window_lsn"]) > stands
+    line = m.run_cli("incidents", "list").stdout
+    assert "public.t" in line and '{"id":"5"}' in line and "mismatch on the shadow" in line, line
+    assert '{"v":"7"}' in m.run_cli("incidents", "show", incident["id"]).stdout
     # what was lost is put right: all goes on
     m.shadow.execute("set session_replication_role = replica; update t set v = 7 where id = 5")
     wait_gate(m, before + 1)
     assert_follows(m)
-    assert "what differed is right now" in roles["reconcile"].log()
+    assert "what differed on the shadow is right now" in roles["reconcile"].log()
     m.stop()
 
 
@@ -259,3 +276,98 @@ def test_reconcile_without_windows_is_refused(migration):
     m = migration()
     refused = m.run_cli("run", "--role", "reconcile")
     assert refused.returncode == 2 and "verify: {window: 5s}" in refused.stderr, refused.stderr
+
+
+def test_a_scrub_that_is_killed_goes_on_where_it_was(migration):
+    """Kill -9 in the middle of the first scrub: what was compared before is not compared again, and the gate opens when the
+    rest is; what was wrong in either part is found."""
+    m = make(migration, window="300ms")
+    m.source.execute("create table big as select i as id, 'row ' || i as v from generate_series(1, 60000) i; alter table big add primary key (id)")
+    # chunks of 1,000 rows and more, with a pause behind each
+    env = {"reconcile": {"FORESHADOW_FAILPOINTS": "scrub.small=broken"}}
+    roles = start_roles(m, *ROLES, env=env)
+
+    def is_half_way():
+        seen = bookmark(m)
+        return seen and seen["at"] and seen["at"][1] == "big" and seen["at"][2] and int(seen["at"][2]) > 10000
+    wait_until(is_half_way, 90, lambda: f"the scrub: {bookmark(m)}\n{roles['reconcile'].log()}")
+    roles["reconcile"].kill9()
+    left = int(bookmark(m)["at"][2])
+    assert gate(m) == 0
+    m.shadow.execute("set session_replication_role = replica; update big set v = 'x' where id = 59999")
+    again = start_roles(m, "reconcile", env={"reconcile": {"FORESHADOW_FAILPOINTS": "scrub.small=broken"}})["reconcile"]
+    wait_until(lambda: "public.big key {59999}: mismatch on the shadow" in again.log(), 90, again.log)
+    begun = [int(n) for n in re.findall(r"scrub of public\.big from (\d+)", again.log())]
+    assert begun and begun[0] >= left, f"left at {left}, went on at {begun[:3]}"
+    assert gate(m) == 0
+    m.shadow.execute("set session_replication_role = replica; update big set v = 'row 59999' where id = 59999")
+    wait_open(m)
+    assert_follows(m)
+    m.stop()
+
+
+def test_the_stream_is_read_from_where_it_was_left(migration):
+    """What changed while no reconcile ran is compared when it comes back, and not everything else."""
+    m = make(migration)
+    roles = start_roles(m, *ROLES)
+    wait_open(m)
+    wait_until(lambda: bookmark(m) and not bookmark(m)["due"], 30, "a bookmark behind the first scrub")
+    roles["reconcile"].kill9()
+    m.source.execute("update t set v = 3 where id = 7")
+    m.shadow.poll("select v from t where id = 7", 3, 30)
+    m.shadow.execute("set session_replication_role = replica; update t set v = 4 where id = 7")
+    again = start_roles(m, "reconcile")["reconcile"]
+    wait_until(lambda: "public.t key {7}: mismatch on the shadow" in again.log(), 60, again.log)
+    assert m.target.value("select v from t where id = 7") == 0
+    m.source.execute("update t set v = 5 where id = 7")
+    wait_open(m)
+    assert_follows(m)
+    m.stop()
+
+
+def test_a_scrub_finds_what_no_window_touches(migration):
+    m = make(migration)
+    roles = start_roles(m, *ROLES)
+    wait_open(m)
+    assert_follows(m)
+    m.shadow.execute("set session_replication_role = replica; update t set v = 9 where id = 900")
+    wait_until(lambda: "public.t key {900}: mismatch on the shadow" in roles["reconcile"].log(), 60, roles["reconcile"].log)
+    m.shadow.execute("set session_replication_role = replica; update t set v = 0 where id = 900")
+    m.target.execute("set session_replication_role = replica; delete from pairs where a = 3 and b = 'b13'")
+    wait_until(lambda: "public.pairs key {3,b13}: missing on the primary" in roles["reconcile"].log(), 60, roles["reconcile"].log)
+    m.target.execute("set session_replication_role = replica; insert into pairs values (3, 'b13', 0)")
+    wait_open(m)
+    wait_until(lambda: "what differed on the primary is right now" in roles["reconcile"].log(), 60, roles["reconcile"].log)
+    assert_follows(m)
+    m.stop()
+
+
+def test_a_verifier_that_is_blind_opens_no_gate(migration):
+    """It plants a difference first, and does not find it."""
+    m = make(migration)
+    roles = start_roles(m, *ROLES, env={"reconcile": {"FORESHADOW_FAILPOINTS": "scrub.blind=broken"}})
+    wait_until(lambda: "a difference planted in rows of the shadow was not found" in roles["reconcile"].log(), 60, roles["reconcile"].log)
+    assert gate(m) == 0
+    roles["reconcile"].stop()
+    start_roles(m, "reconcile")
+    wait_open(m)
+    m.stop()
+
+
+def test_reconcile_that_hangs_is_said_and_the_gate_stands(migration):
+    pages = Served(place.free_port())
+    m = make(migration, http=f"127.0.0.1:{pages.port}")
+    m.start(env={"FORESHADOW_FAILPOINTS": "windows.turn=hang@40", "FORESHADOW_FAILPOINT_RELEASE": str(m.folder / "release")})
+    wait_until(lambda: "failpoint windows.turn fired" in m.log(), 90, m.log)
+    stands = gate(m)
+    m.source.execute("update t set v = 3")
+    m.shadow.poll("select count(*) from t where v = 3", 1000, 30)
+    wait_until(lambda: pages.health()[0] == 503, 60, lambda: f"503, is {pages.health()}")
+    reasons = {r["role"]: r.get("reason") for r in pages.health()[1]["roles"]}
+    assert "the gate stands: nothing was compared for" in reasons["reconcile"], reasons
+    assert gate(m) == stands and m.target.value("select count(*) from t where v = 3") == 0
+    (m.folder / "release").touch()
+    wait_open(m)
+    wait_until(lambda: pages.health()[0] == 200, 30, lambda: pages.health())
+    assert_follows(m)
+    m.stop()

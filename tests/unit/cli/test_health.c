@@ -13,7 +13,7 @@
 #include "core/buf.h"
 #include "core/log.h"
 
-enum { INGEST, SHADOW, PRIMARY };
+enum { INGEST, SHADOW, PRIMARY, RECONCILE };
 static const int64_t second = 1000 * 1000, now = INT64_C(1000) * 1000 * 1000;
 
 /* All roles, a minute old, each of them well. */
@@ -30,6 +30,7 @@ static struct health_facts all_well(void)
 			CONSUME_CHANGES, 3, { .is_ours = true, .state = PART_OPEN, .at_us = now, .well_us = now - second }
 		};
 	}
+	facts.standings[ROLE_SHADOW].beat_us = now - second;
 	return facts;
 }
 
@@ -54,6 +55,31 @@ static void assert_stuck(const struct health_facts *facts, int role, const char 
 		assert_int_equal(v.roles[i].is_well, i != role);
 	if (!strstr(v.roles[role].reason, word) || !strstr(v.roles[role].reason, second_word))
 		fail_msg("\"%s\" lacks \"%s\" or \"%s\"", v.roles[role].reason, word, second_word);
+}
+
+static void reconcile_that_does_not_move_is_stuck(void **state)
+{
+	struct health_facts facts = all_well();
+
+	facts.standings[ROLE_SHADOW].beat_us = now - 40 * second;
+	assert_stuck(&facts, RECONCILE, "the gate stands", "nothing was compared for 40 s");
+	facts = all_well();
+	facts.standings[ROLE_SHADOW].beat_us = 0;
+	assert_stuck(&facts, RECONCILE, "the gate stands", "nothing was compared for 60 s");
+}
+
+static void a_gate_that_stands_for_long_is_said_with_the_reason(void **state)
+{
+	struct health_facts facts = all_well();
+	struct standing_seen *s = &facts.standings[ROLE_SHADOW];
+
+	*s = (struct standing_seen) { now - second, now - 10 * second, "2 tables are not right" };
+	assert_well(&facts);
+	s->since_us = now - 31 * second;
+	assert_stuck(&facts, RECONCILE, "the gate stands for 31 s", "2 tables are not right");
+	facts = all_well();
+	facts.standings[ROLE_PRIMARY] = (struct standing_seen) { 0, now - 31 * second, "no connection" };
+	assert_stuck(&facts, RECONCILE, "the primary cannot be compared for 31 s", "no connection");
 }
 
 static void roles_that_move_are_well(void **state)
@@ -204,7 +230,7 @@ static void the_answer_has_the_roles_of_this_process_and_no_secret(void **state)
 
 	(void)state;
 	log_secret("canary-9b1");
-	facts.is_wanted[PRIMARY] = false;
+	facts.is_wanted[PRIMARY] = facts.is_wanted[RECONCILE] = false;
 	facts.appliers[SHADOW].problem_us = now - 50 * second;
 	/* Cut within a character, too. */
 	snprintf(facts.appliers[SHADOW].problem, sizeof(facts.appliers[SHADOW].problem), "no \"canary-9b1\" here \xc3");
@@ -230,6 +256,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(roles_that_move_are_well),
+		cmocka_unit_test(reconcile_that_does_not_move_is_stuck),
+		cmocka_unit_test(a_gate_that_stands_for_long_is_said_with_the_reason),
 		cmocka_unit_test(ingest_may_stand_still_for_a_while),
 		cmocka_unit_test(ingest_that_waits_says_for_what),
 		cmocka_unit_test(ingest_that_never_moved_is_as_old_as_the_process),

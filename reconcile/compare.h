@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * compare - one table on the source and on one target, as it is now: the rows of some keys, a chunk, or all.
+ *
+ * What differs is kept in `differ`, so that it can be compared again, and is told to `found` once, until
+ * compare_forget(). Thread: the connections'.
+ */
+#ifndef RECONCILE_COMPARE_H
+#define RECONCILE_COMPARE_H
+
+#include "reconcile/canary.h"
+#include "reconcile/scrub.h"
+#include "reconcile/touched.h"
+
+enum {
+	COMPARE_TOLD_MAX = 1000, /* differences that are remembered, so that each is told once */
+};
+
+struct comparer {
+	struct ends *ends;
+	enum role role;
+	int64_t seed;
+	void (*found)(void *arg, const struct difference *d);
+	void *arg;
+	struct touched differ; /* found by the last call; whole: more than can be said by key */
+	uint64_t told[COMPARE_TOLD_MAX]; /* hashes of table and key */
+	size_t told_count;
+	/* Added up, until the caller resets them. */
+	size_t key_count, row_count, read_count, open_count;
+	int64_t source_us; /* scrub.h */
+	int64_t chunk_rows; /* of compare_chunk: the next one's; 0: a new table */
+};
+
+enum compared {
+	COMPARED,       /* what differs is in `differ` */
+	COMPARED_OPEN,  /* something could not be judged, or too much differs to be told: not done */
+	COMPARED_LATER, /* its copy is not complete, or it cannot be asked for (said in the log): nothing was compared */
+};
+
+/* The table's keys; all of it if it is touched as a whole, or its keys cannot be asked for. */
+bool compare_keys(struct comparer *c, const struct touched_table *t, enum compared *ret, struct fault *f);
+/* The chunk that begins at *from, as scrub_step. */
+bool compare_chunk(struct comparer *c, const struct relation *rel, struct span *from, struct arena *a, bool *ret_is_end,
+		   enum compared *ret, struct fault *f);
+/* Plants a difference (canary.h). CANARY_NO_ROW also where the table cannot be compared now, or where it would have to be
+ * read as a whole and may_be_large is false. */
+bool compare_canary(struct comparer *c, const struct relation *rel, bool may_be_large, enum canary *ret,
+		    struct fault *f);
+void compare_forget(struct comparer *c);
+void compare_release(struct comparer *c);
+
+#endif
