@@ -37,13 +37,21 @@ void batch_release(struct batch *b)
 	if (b->records)
 		batch_reset(b);
 	plan_release(&b->plan);
+	counts_release(&b->counts);
 	arena_release(&b->arena);
 	free(b->records);
 	b->records = NULL;
 }
 
+bool batch_count_passed(struct lane *l, const struct part *p, const struct progress *to, struct fault *f)
+{
+	return count_notes_sum(&p->notes, p->have.at.ordinal, to->at.ordinal, p->partition, &l->batch.counts) ||
+	       fault(f, FAULT_INTERNAL, "no memory for the counts of a batch");
+}
+
 bool batch_statement(struct lane *l, struct apply_statement *ret, struct fault *f)
 {
+	bool is_counted = l->batch.topic == CONSUME_CHANGES;
 	struct arena *a = &l->batch.arena;
 	struct progress_move *moves = arena_alloc(a, (l->part_count + 1) * sizeof(*moves));
 	size_t n = 0;
@@ -53,10 +61,13 @@ bool batch_statement(struct lane *l, struct apply_statement *ret, struct fault *
 	for (size_t i = 0; i < l->part_count; i++) {
 		const struct part *p = l->parts[i];
 
-		if (p->is_in_batch)
-			moves[n++] = (struct progress_move) { p->key, &p->have, part_goal(p) };
+		if (!p->is_in_batch)
+			continue;
+		if (is_counted && !batch_count_passed(l, p, part_goal(p), f))
+			return false;
+		moves[n++] = (struct progress_move) { p->key, &p->have, part_goal(p) };
 	}
-	return progress_moves(moves, n, a, ret, f);
+	return progress_moves(moves, n, is_counted ? &l->batch.counts : NULL, a, ret, f);
 }
 
 void batch_committed(struct lane *l)
@@ -71,6 +82,7 @@ void batch_committed(struct lane *l)
 		p->is_in_batch = false;
 		lane_moved(l, p, part_goal(p));
 		p->have = *part_goal(p);
+		count_notes_forget(&p->notes, p->have.at.ordinal);
 		if (p->needs_seek)
 			part_rewind(p, p->seek_delay_us);
 		if (now - p->commit_hint_us > HINT_EVERY_US) {
@@ -101,6 +113,16 @@ bool batch_decode(struct lane *l, const struct batch_record *r, const struct val
 	return true;
 }
 
+bool batch_count_applied(struct lane *l, const struct part *p, uint32_t oid, struct fault *f)
+{
+	struct count *count = counts_at(&l->batch.counts, p->partition, oid);
+
+	if (!count)
+		return fault(f, FAULT_INTERNAL, "no memory for the counts of a batch");
+	count->applied++;
+	return true;
+}
+
 bool batch_plan(struct lane *l, size_t i, struct fault *f)
 {
 	const struct batch_record *r = &l->batch.records[i];
@@ -112,7 +134,11 @@ bool batch_plan(struct lane *l, size_t i, struct fault *f)
 		.cookie = i,
 	};
 
-	return batch_decode(l, r, &ch.before, &ch.after, f) && plan_add(&l->batch.plan, &ch, f);
+	for (int times = failpoint("batch.twice") ? 2 : 1; times > 0; times--)
+		if (!batch_decode(l, r, &ch.before, &ch.after, f) || !plan_add(&l->batch.plan, &ch, f) ||
+		    !batch_count_applied(l, r->part, codec_relation(r->table->codec)->oid, f))
+			return false;
+	return true;
 }
 
 /*
@@ -244,6 +270,7 @@ void batch_commit_changes(struct lane *l)
 	struct fault f = { 0 };
 
 	plan_begin(&b->plan);
+	counts_reset(&b->counts);
 	for (size_t i = 0; i < b->count; i++)
 		if (!batch_plan(l, i, &f)) {
 			batch_poison(l, i, &f);

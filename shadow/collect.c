@@ -117,6 +117,10 @@ static enum step step_change(struct lane *l, struct part *p, rd_kafka_message_t 
 	copy = copies_find(&l->copies, codec_relation(codec)->oid);
 	switch (copies_change(copy, ev->head.position.commit)) {
 	case COPIES_COVERED:
+		if (!count_notes_add(&p->notes, ev->head.ordinal, codec_relation(codec)->oid, false)) {
+			fault(&f, FAULT_INTERNAL, "no memory for the counts of a partition");
+			return step_failed(l, p, msg, ev, &f);
+		}
 		p->next.covered++;
 		return STEP_DROPPED;
 	case COPIES_WAIT:
@@ -230,6 +234,7 @@ static enum step step_sequenced(struct lane *l, struct part *p, rd_kafka_message
 	switch (sequence_next(&p->next.at, &head, &f)) {
 	case SEQUENCE_NEXT:
 		p->search = PART_NOT_SEARCHED;
+		count_notes_reach(&p->notes, head.ordinal);
 		if (p->is_whole && !whole_next(l, p, ev->head.position.commit, &before))
 			step = STEP_CUT;
 		else if (ev->head.kind == EVENT_CHANGE)

@@ -171,12 +171,20 @@ static enum exclusive_outcome exclusive_effect(struct exclusive_run *r, struct f
 	return EXCLUSIVE_DONE;
 }
 
+/* Whose count it goes to. */
+static uint32_t exclusive_oid(const struct exclusive_run *r)
+{
+	return r->ev.exclusive.table_count ? r->ev.exclusive.tables[0].oid : 0;
+}
+
 static bool exclusive_statement(struct exclusive_run *r, const struct progress *next,
 				struct apply_statement *ret, struct fault *f)
 {
 	struct progress_move move = { r->part->key, &r->part->have, next };
+	struct count count = { .partition = r->part->partition, .oid = exclusive_oid(r), .applied = 1 };
+	const struct counts counts = { .rows = &count, .count = 1 };
 
-	return progress_moves(&move, 1, &r->arena, ret, f);
+	return progress_moves(&move, 1, &counts, &r->arena, ret, f);
 }
 
 /* One transaction: our row first (its epoch is the fence), then the effect. */
@@ -379,6 +387,9 @@ static void exclusive_look(struct exclusive_run *r)
 		return;
 	}
 	/* Our row follows with the next batch. */
+	count_notes_reach(&r->part->notes, r->ev.head.ordinal);
+	if (!count_notes_add(&r->part->notes, r->ev.head.ordinal, exclusive_oid(r), true))
+		return; /* looked at again */
 	r->part->next = r->part->have;
 	exclusive_moved(r, &r->part->next);
 	if (r->part->is_whole)
@@ -467,6 +478,8 @@ bool exclusive_in_place(struct lane *l, struct part *p)
 		outcome = exclusive_relations(&r, &f);
 	if (outcome == EXCLUSIVE_DONE)
 		outcome = exclusive_effect(&r, &f);
+	if (outcome == EXCLUSIVE_DONE && !batch_count_applied(l, p, exclusive_oid(&r), &f))
+		outcome = EXCLUSIVE_FAILED;
 	switch (outcome) {
 	case EXCLUSIVE_DONE:
 		exclusive_moved(&r, &p->next);

@@ -78,7 +78,7 @@ static bool finish_go_live(struct lane *l, struct part *zero, struct fault *f)
 	bool ok;
 
 	arena_init(&a, 1024 * 1024);
-	ok = progress_moves(&move, 1, &a, &first, f) && lane_plain(l, f) &&
+	ok = progress_moves(&move, 1, NULL, &a, &first, f) && lane_plain(l, f) &&
 	     pg_do(l->conn, f, "BEGIN") && progress_run(l->conn, &first, f) &&
 	     copies_go_live(&l->copies, l->conn, f);
 	if (ok && failpoint("copies.before_live"))

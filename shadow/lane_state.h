@@ -47,6 +47,7 @@ struct batch {
 	int64_t first_us, gather_us;
 	size_t gathered[CONSUME_TOPICS]; /* records of the last batch */
 	struct plan plan;
+	struct counts counts; /* of changes: what is to be committed */
 };
 
 enum finish_state { FINISH_IDLE, FINISH_RUNNING, FINISH_DONE, FINISH_FAILED };
@@ -164,7 +165,11 @@ bool batch_plan(struct lane *l, size_t i, struct fault *f);
 /* Values of a record into the batch's arena. */
 bool batch_decode(struct lane *l, const struct batch_record *r, const struct value **ret_before,
 		  const struct value **ret_after, struct fault *f);
-/* The statement that takes each partition of the batch from have to next. */
+/* A record of changes into what the batch counts. */
+bool batch_count_applied(struct lane *l, const struct part *p, uint32_t oid, struct fault *f);
+/* What was collected of the partition and is not applied, up to there. */
+bool batch_count_passed(struct lane *l, const struct part *p, const struct progress *to, struct fault *f);
+/* The statement that takes each partition of the batch from have to next, and counts. Once a batch. */
 bool batch_statement(struct lane *l, struct apply_statement *ret, struct fault *f);
 void batch_committed(struct lane *l);
 /* Record i cannot be applied. Its partition will stop in front of it; what is before it, and the

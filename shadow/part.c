@@ -73,6 +73,7 @@ void part_free(struct part *p)
 	part_forget_ahead(p);
 	part_forget_tail(p);
 	free(p->tail);
+	count_notes_release(&p->notes);
 	rd_kafka_queue_io_event_enable(p->queue, -1, NULL, 0);
 	rd_kafka_queue_destroy(p->queue);
 	free(p);

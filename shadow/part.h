@@ -19,6 +19,7 @@
 #define SHADOW_PART_H
 
 #include "shadow/consume.h"
+#include "shadow/counts.h"
 #include "shadow/progress.h"
 
 enum part_state {
@@ -45,6 +46,7 @@ struct part {
 	int64_t retry_us;   /* UNTAKEN, SEEKING, WAITS_…: not before (clock_us) */
 	int64_t since_us;   /* of the state */
 	struct progress have, next, ended;
+	struct count_notes notes; /* records of changes that it goes over without applying them */
 	bool is_dry;        /* its queue was empty at the last look */
 	bool is_in_batch;
 	bool is_cut;        /* nothing more of it in this batch */

@@ -39,6 +39,17 @@ static const char ddl[] =
 	" IF seen IS DISTINCT FROM wanted THEN"
 	"  RAISE EXCEPTION USING MESSAGE = format('%s: %s rows, expected %s', what, seen, wanted),"
 	"   ERRCODE = CASE what WHEN 'progress' THEN 'FS001' ELSE 'FS002' END;"
+	" END IF; END $$;"
+	/* A migration that began before there were counts: what was not told apart then is of no table. */
+	"DO $$ BEGIN IF to_regclass('foreshadow.counts') IS NULL THEN"
+	" CREATE TABLE foreshadow.counts ("
+	"  migration text, partition int, oid bigint, applied bigint NOT NULL DEFAULT 0,"
+	"  covered bigint NOT NULL DEFAULT 0, passed bigint NOT NULL DEFAULT 0,"
+	"  accepted bigint NOT NULL DEFAULT 0,"
+	"  PRIMARY KEY (migration, partition, oid)) WITH (fillfactor = 50);"
+	" INSERT INTO foreshadow.counts (migration, partition, oid, applied, covered, passed)"
+	"  SELECT migration, partition, 0, changes, covered, ordinal - changes - covered"
+	"  FROM foreshadow.progress WHERE topic = migration || '.changes' AND ordinal > 0;"
 	" END IF; END $$;";
 
 /* Creating needs rights on the database that a later run may not have: look first. */
@@ -46,6 +57,7 @@ static const char ddl_is_done[] =
 	"SELECT (to_regclass('foreshadow.progress') IS NOT NULL"
 	" AND to_regclass('foreshadow.copies') IS NOT NULL"
 	" AND to_regclass('foreshadow.copy_parts') IS NOT NULL"
+	" AND to_regclass('foreshadow.counts') IS NOT NULL"
 	" AND to_regproc('foreshadow.expect') IS NOT NULL)::int";
 
 static bool progress_ask_i64(PGconn *conn, const char *sql, int n, const char *const *values,
@@ -252,14 +264,23 @@ bool progress_take(PGconn *conn, const struct pg_server *server, const struct pr
 	" waiting_at = nullif(m.waiting_at, ''), changes = m.changes, covered = m.covered," \
 	" updated_at = now() FROM m WHERE p.migration = $1 AND p.topic = m.topic" \
 	" AND p.partition = m.partition" fence \
-	" RETURNING 1)" \
+	" RETURNING 1), counted AS (INSERT INTO foreshadow.counts AS c" \
+	" (migration, partition, oid, applied, covered, passed) SELECT $1, n.*" \
+	" FROM unnest($17::int[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[]) AS n" \
+	" ON CONFLICT (migration, partition, oid) DO UPDATE SET applied = c.applied + excluded.applied," \
+	" covered = c.covered + excluded.covered, passed = c.passed + excluded.passed)" \
 	" SELECT foreshadow.expect((SELECT count(*) FROM done), $16, 'progress')"
 
 static const char moves_sql[] = MOVES_SQL(" AND p.epoch = m.epoch AND p.next_offset = m.from_offset");
 /* What a test needs to see that the fence is what holds a process that should be gone. */
 static const char moves_unfenced_sql[] = MOVES_SQL("");
 
-enum { MOVES_PARAMS = 16, MOVES_TEXT_MAX = 256 * 1024 };
+enum {
+	MOVE_COLUMNS = 14, /* $2 to $15: arrays with an element per partition; $16: how many */
+	COUNT_COLUMNS = 5, /* $17 to $21: with one per partition and table */
+	MOVES_PARAMS = 2 + MOVE_COLUMNS + COUNT_COLUMNS,
+	MOVES_TEXT_MAX = 4 * 1024 * 1024,
+};
 
 /* The i-th move's element of parameter k ($k+1) as text. Topic names hold [A-Za-z0-9._-] only. */
 static void moves_element(struct buf *b, int k, const struct progress_move *m)
@@ -314,7 +335,14 @@ static void moves_element(struct buf *b, int k, const struct progress_move *m)
 	}
 }
 
-bool progress_moves(const struct progress_move *moves, size_t n, struct arena *a,
+static void counts_element(struct buf *b, int k, const struct count *c)
+{
+	const uint64_t columns[COUNT_COLUMNS] = { (uint64_t)c->partition, c->oid, c->applied, c->covered, c->passed };
+
+	buf_printf(b, "%" PRIu64, columns[k]);
+}
+
+bool progress_moves(const struct progress_move *moves, size_t n, const struct counts *counts, struct arena *a,
 		    struct apply_statement *ret, struct fault *f)
 {
 	const char **params = arena_alloc(a, MOVES_PARAMS * sizeof(*params));
@@ -324,7 +352,7 @@ bool progress_moves(const struct progress_move *moves, size_t n, struct arena *a
 		return fault(f, FAULT_INTERNAL, "no memory for the progress of %zu partitions", n);
 	buf_init(&b, MOVES_TEXT_MAX);
 	params[0] = n ? moves[0].key.migration : "";
-	for (int k = 1; k < MOVES_PARAMS - 1; k++) {
+	for (int k = 1; k <= MOVE_COLUMNS; k++) {
 		buf_reset(&b);
 		for (size_t i = 0; i < n; i++) {
 			buf_u8(&b, i ? ',' : '{');
@@ -333,7 +361,18 @@ bool progress_moves(const struct progress_move *moves, size_t n, struct arena *a
 		buf_str(&b, n ? "}" : "{}");
 		params[k] = buf_failed(&b) ? NULL : arena_str(a, buf_span(&b));
 	}
-	params[MOVES_PARAMS - 1] = arena_printf(a, "%zu", n);
+	params[1 + MOVE_COLUMNS] = arena_printf(a, "%zu", n);
+	for (int k = 0; k < COUNT_COLUMNS; k++) {
+		buf_reset(&b);
+		buf_u8(&b, '{');
+		for (size_t i = 0; counts && i < counts->count; i++) {
+			if (i)
+				buf_u8(&b, ',');
+			counts_element(&b, k, &counts->rows[i]);
+		}
+		buf_u8(&b, '}');
+		params[2 + MOVE_COLUMNS + k] = buf_failed(&b) ? NULL : arena_str(a, buf_span(&b));
+	}
 	if (buf_failed(&b))
 		a->failed = true;
 	buf_release(&b);

@@ -2,6 +2,9 @@
 /*
  * progress - the rows in a target that say how far each partition is, and who owns it.
  *
+ * Beside it, foreshadow.counts has how many records of each table a partition has gone over (counts.h), moved by the same
+ * statement. It adds there: what was written before, by whomever, stays counted.
+ *
  * A row moves only in the transaction that has the effect of the move, by progress_moves(): one
  * statement for all partitions of a batch that RAISES (FS001, FAULT_FENCED) unless each row still
  * has our epoch and the offset the batch starts from. progress_take() raises the epoch: it waits
@@ -16,6 +19,7 @@
 #include "core/pg.h"
 #include "core/sequence.h"
 #include "shadow/apply.h"
+#include "shadow/counts.h"
 
 struct progress {
 	uint64_t epoch;
@@ -51,8 +55,9 @@ struct progress_move {
 	struct progress_key key;
 	const struct progress *from, *to;
 };
-/* The statement for all of them (of one migration). Texts live in a. */
-bool progress_moves(const struct progress_move *moves, size_t n, struct arena *a,
+/* The statement for all of them (of one migration); counts: what they go over, of changes; NULL: nothing. Texts live
+ * in a. */
+bool progress_moves(const struct progress_move *moves, size_t n, const struct counts *counts, struct arena *a,
 		    struct apply_statement *ret, struct fault *f);
 
 /* Runs a caller's statement by itself, plain mode. */

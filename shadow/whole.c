@@ -185,7 +185,12 @@ static bool whole_statement(struct lane *l, const struct part *p, enum apply_ext
 {
 	struct progress_move move = { p->key, &p->have, extent == APPLY_END ? &p->ended : &p->have };
 
-	return extent == APPLY_MIDDLE || progress_moves(&move, 1, &l->batch.arena, ret, f);
+	if (extent == APPLY_MIDDLE)
+		return true;
+	if (extent == APPLY_BEGIN)
+		return progress_moves(&move, 1, NULL, &l->batch.arena, ret, f);
+	return batch_count_passed(l, p, &p->ended, f) &&
+	       progress_moves(&move, 1, &l->batch.counts, &l->batch.arena, ret, f);
 }
 
 /* What the batch holds, into the target's transaction. false: nothing of it is left, and what follows from
@@ -300,6 +305,7 @@ void whole_run(struct lane *l)
 
 	l->large = NULL;
 	plan_begin(&l->batch.plan);
+	counts_reset(&l->batch.counts);
 	l->is_open = p->is_in_batch = true;
 	for (; whole_round(l, p, extent); rounds++) {
 		if (extent == APPLY_END) {

@@ -39,7 +39,9 @@ static void a_batch_moves_all_its_partitions_in_one_statement(void **state)
 		{ { "shop", "shop.changes", 0 }, &from[0], &to[0] },
 		{ { "shop", "shop.changes", 5 }, &from[1], &to[1] },
 	};
+	struct counts counts = { 0 };
 	struct apply_statement s;
+	struct count *count;
 	struct arena a;
 
 	(void)state;
@@ -49,9 +51,13 @@ static void a_batch_moves_all_its_partitions_in_one_statement(void **state)
 	to[1].next_offset = 1;
 	to[1].waiting = (struct position) { { 0x200 }, 0 };
 	arena_init(&a, 1 << 20);
-	assert_true(progress_moves(moves, 2, &a, &s, NULL));
+	assert_non_null(count = counts_at(&counts, 5, 16384));
+	count->covered = 3;
+	assert_non_null(count = counts_at(&counts, 0, 4000000000));
+	count->applied = 8;
+	assert_true(progress_moves(moves, 2, &counts, &a, &s, NULL));
 	assert_string_equal(s.what, "progress");
-	assert_int_equal(s.param_count, 16);
+	assert_int_equal(s.param_count, 21);
 	assert_string_equal(s.params[0], "shop");
 	assert_string_equal(s.params[1], "{\"shop.changes\",\"shop.changes\"}");
 	assert_string_equal(s.params[2], "{0,5}");
@@ -62,6 +68,14 @@ static void a_batch_moves_all_its_partitions_in_one_statement(void **state)
 	assert_string_equal(s.params[8], "{0/100,0/0}");
 	assert_string_equal(s.params[12], "{\"\",\"0/200 0\"}");
 	assert_string_equal(s.params[15], "2");
+	assert_string_equal(s.params[16], "{5,0}");
+	assert_string_equal(s.params[17], "{16384,4000000000}");
+	assert_string_equal(s.params[18], "{0,8}");
+	assert_string_equal(s.params[19], "{3,0}");
+	assert_string_equal(s.params[20], "{0,0}");
+	assert_true(progress_moves(moves, 2, NULL, &a, &s, NULL));
+	assert_string_equal(s.params[16], "{}");
+	counts_release(&counts);
 	arena_release(&a);
 }
 
@@ -75,7 +89,7 @@ static void a_full_arena_is_said(void **state)
 
 	(void)state;
 	arena_init(&a, 16);
-	assert_false(progress_moves(&move, 1, &a, &s, &f));
+	assert_false(progress_moves(&move, 1, NULL, &a, &s, &f));
 	assert_int_equal(f.kind, FAULT_INTERNAL);
 	arena_release(&a);
 }
