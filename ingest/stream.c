@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "core/clock.h"
+#include "core/failpoint.h"
 #include "core/log.h"
 #include "ingest/route.h"
 
@@ -57,6 +58,7 @@ struct stream {
 	struct event_count *counts;
 	size_t count_count, count_cap;
 	size_t copies_placed;
+	struct boundary copied; /* where the newest copy began */
 	struct rekey rekey;
 	struct stream_totals totals;
 };
@@ -138,9 +140,14 @@ static bool count_index(struct stream *s, struct span name, size_t *ret, struct 
 	return true;
 }
 
-static void count(struct stream *s, size_t index, uint64_t records)
+/* Before they are published, and after. */
+static void count_decoded(struct stream *s, size_t index, uint64_t records)
 {
 	s->counts[index].decoded += records;
+}
+
+static void count_published(struct stream *s, size_t index, uint64_t records)
+{
 	s->counts[index].published += records;
 }
 
@@ -165,6 +172,17 @@ static struct event_head head(const struct stream *s, uint64_t lsn, char op)
 				     .ts_us = s->ts_us };
 }
 
+/* partition -1: all of them. index: whose count it goes to. */
+static bool publish_event(struct stream *s, size_t index, int partition, const struct event_head *h,
+			  const struct exclusive *e, struct fault *f)
+{
+	count_decoded(s, index, 1);
+	if (!publish_exclusive(s->conf.publish, partition, h, e, f))
+		return false;
+	count_published(s, index, 1);
+	return true;
+}
+
 static bool rekey_flush(struct stream *s, struct fault *f)
 {
 	struct rekey *r = &s->rekey;
@@ -181,9 +199,8 @@ static bool rekey_flush(struct stream *s, struct fault *f)
 		return fault(f, FAULT_INTERNAL, "out of memory");
 	for (size_t i = 0, start = 0; i < r->count; start = r->ends[i++])
 		e.changes[i] = span(r->records.p + start, r->ends[i] - start);
-	ok = publish_exclusive(s->conf.publish, -1, &r->head, &e, f);
+	ok = publish_event(s, r->counted, -1, &r->head, &e, f);
 	free(e.changes);
-	count(s, r->counted, 1);
 	r->count = r->table_count = 0;
 	buf_reset(&r->records);
 	return ok;
@@ -258,8 +275,9 @@ static bool place_copy(struct stream *s, const struct stream_copy *copy, struct 
 	struct exclusive e = { .kind = EXCLUSIVE_COPY,
 			       .tables = copy->tables,
 			       .table_count = copy->table_count };
-	size_t index;
+	size_t index = 0;
 
+	assert(copy->table_count > 0);
 	for (size_t i = 0; i < copy->table_count; i++) {
 		const struct version *v = history_at(s->conf.history, copy->tables[i].oid,
 						     h.position);
@@ -269,13 +287,11 @@ static bool place_copy(struct stream *s, const struct stream_copy *copy, struct 
 				     "a copy of table %u has no relation version",
 				     copy->tables[i].oid);
 		copy->tables[i].version = v->rel->version;
-		if (i == 0) {
-			if (!count_index(s, v->name, &index, f))
-				return false;
-			count(s, index, 1);
-		}
+		if (i == 0 && !count_index(s, v->name, &index, f))
+			return false;
 	}
-	return publish_exclusive(s->conf.publish, -1, &h, &e, f);
+	s->copied = copy->at;
+	return publish_event(s, index, -1, &h, &e, f);
 }
 
 /* Begun copies that stand at or before x. */
@@ -393,10 +409,9 @@ static bool take_relation(struct stream *s, const struct pgoutput_relation *m, u
 		return false;
 	changed.version = v->rel->version;
 	s->conf.reshaped(s->conf.arg, m->oid, h.position);
-	count(s, t->count, 1);
 	/* Other partitions have nothing of it. */
 	e.in_place = v->rel->routing == ROUTE_TRANSACTION || v->rel->routing == ROUTE_GROUP;
-	return publish_exclusive(s->conf.publish, e.in_place ? t->whole_partition : -1, &h, &e, f);
+	return publish_event(s, t->count, e.in_place ? t->whole_partition : -1, &h, &e, f);
 }
 
 static bool check_open(const struct stream *s, struct fault *f)
@@ -448,14 +463,16 @@ static bool take_change(struct stream *s, char op, const struct pgoutput_change 
 		return rekey_add(s, t, &h, &routed.records[0].change, f);
 	if (!rekey_flush(s, f))
 		return false;
+	count_decoded(s, t->count, routed.kind == ROUTED_TWO ? 2 : 1);
 	for (int i = 0; i <= (routed.kind == ROUTED_TWO); i++) {
 		const struct routed_record *r = &routed.records[i];
 
 		h.op = r->op;
-		if (!publish_change(s->conf.publish, t->version->codec, r->partition, r->key, &h,
+		if (!failpoint("stream.lose") &&
+		    !publish_change(s->conf.publish, t->version->codec, r->partition, r->key, &h,
 				    &r->change, f))
 			return false;
-		count(s, t->count, 1);
+		count_published(s, t->count, 1);
 	}
 	return true;
 }
@@ -503,8 +520,7 @@ static bool take_truncate(struct stream *s, const struct pgoutput *m, uint64_t l
 		return false;
 	e.in_place = partition >= 0;
 	h = head(s, lsn, 't');
-	count(s, counted, 1);
-	return publish_exclusive(s->conf.publish, partition, &h, &e, f);
+	return publish_event(s, counted, partition, &h, &e, f);
 }
 
 /* A message between transactions says that WAL was read so far; one inside is not ours. */
@@ -562,6 +578,10 @@ bool stream_barrier(struct stream *s, int64_t now_us, bool is_forced, struct fau
 
 	if (s->is_open || boundary_cmp(s->boundary, s->barrier) <= 0 ||
 	    boundary_cmp(s->boundary, s->conf.accepted) < 0)
+		return true;
+	/* A copy that begins at a boundary is behind its barrier, also when that is decoded again: its counts are
+	 * without the copy's event. */
+	if (boundary_cmp(s->boundary, s->copied) <= 0)
 		return true;
 	if (!is_forced && now_us - s->barrier_us < s->conf.barrier_us && bytes < BARRIER_WAL_BYTES)
 		return true;

@@ -21,7 +21,8 @@
  *    last record, published by an earlier generation, is beyond it.
  *
  * Counts are in records: a truncate, a relation change, a copy's begin or a rekey event is one, and
- * a key change that is a delete and an insert is two. They go to the event's (first) table.
+ * a key change that is a delete and an insert is two. They go to the event's (first) table. They are a function of
+ * the WAL up to the barrier that carries them: no barrier follows a copy's begin at the same boundary.
  *
  * Thread: ingest.
  */
