@@ -12,6 +12,7 @@ struct known {
 	struct arena arena;
 	struct codec **codecs; /* in order of (oid, version) */
 	size_t count, cap;
+	const struct codec *last; /* that was found */
 	const struct relation **newest;
 	size_t newest_count;
 	uint64_t seen; /* control_version at the last look */
@@ -129,11 +130,14 @@ void known_free(struct known *k)
 	free(k);
 }
 
-static const struct codec *find(const struct known *k, uint64_t fingerprint)
+/* Records of one table often follow each other. */
+static const struct codec *find(struct known *k, uint64_t fingerprint)
 {
+	if (k->last && codec_relation(k->last)->fingerprint == fingerprint)
+		return k->last;
 	for (size_t i = 0; i < k->count; i++)
 		if (codec_relation(k->codecs[i])->fingerprint == fingerprint)
-			return k->codecs[i];
+			return k->last = k->codecs[i];
 	return NULL;
 }
 
@@ -172,6 +176,16 @@ size_t known_count(const struct known *k)
 const struct relation *known_newest(const struct known *k, size_t i)
 {
 	return k->newest[i];
+}
+
+size_t known_version_count(const struct known *k)
+{
+	return k->count;
+}
+
+const struct relation *known_version(const struct known *k, size_t i)
+{
+	return codec_relation(k->codecs[i]);
 }
 
 bool known_look(struct known *k, struct fault *f)

@@ -22,5 +22,8 @@ const struct relation *known_relation(struct known *k, uint32_t oid);
 /* The newest version of every table, ordered by OID. */
 size_t known_count(const struct known *k);
 const struct relation *known_newest(const struct known *k, size_t i);
+/* Every version of every table. */
+size_t known_version_count(const struct known *k);
+const struct relation *known_version(const struct known *k, size_t i);
 
 #endif

@@ -15,6 +15,8 @@ enum {
 	FETCH_POLL_MS = 100,
 	DRAIN_PATIENCE_US = 60 * 1000 * 1000,
 	FETCH_AHEAD = 2000, /* records that are passed over rather than asked anew */
+	BARRIER_NEAR = 2,
+	BARRIER_FAR = 2 * 8 * 8 * 8, /* fences and bases of that many lives may be behind it */
 };
 
 bool tail_open(struct tail *t, const struct migration *m, struct known *known,
@@ -329,6 +331,27 @@ static void tell_changed(struct tail *t, const struct event *ev)
 	}
 }
 
+/* ---- every record ---- */
+
+static bool tell_counted(struct tail *t, const struct event *ev, int partition, struct fault *f)
+{
+	const struct exclusive *x = &ev->exclusive;
+	const struct codec *codec;
+	uint32_t oid;
+
+	if (!t->counted)
+		return true;
+	if (ev->head.kind == EVENT_EXCLUSIVE) {
+		oid = x->table_count ? x->tables[0].oid : 0;
+	} else {
+		codec = known_codec(t->known, ev->head.fingerprint);
+		if (!codec)
+			return true; /* add_change says so */
+		oid = codec_relation(codec)->oid;
+	}
+	return t->counted(t->counted_arg, partition, ev->head.ordinal, oid, f);
+}
+
 /* ---- reading ---- */
 
 /* A record whose schema is new to us: the registry is asked once. */
@@ -366,6 +389,8 @@ static bool take(struct tail *t, const rd_kafka_message_t *msg, struct fault *f)
 	case SEQUENCE_DUPLICATE:
 		return true;
 	}
+	if (!tell_counted(t, &ev, msg->partition, f))
+		return false;
 	tell_changed(t, &ev);
 	t->record = span(msg->payload, msg->len);
 	e.position = ev.head.position;
@@ -514,6 +539,48 @@ static bool kept_image(struct tail *t, const struct tail_event *e, struct arena 
 	both = arena_dup(a, span(kept.p + at + 8, key_n + n));
 	return both.p ? read_row(t, e, span(both.p + key_n, n), span(both.p, key_n), a, ret, f)
 		      : fault(f, FAULT_INTERNAL, "no memory for a record of %zu bytes", n);
+}
+
+/* The last one from that offset on. */
+static bool seek_barrier(struct tail *t, struct boundary at, int64_t from, int64_t before_offset, struct arena *a,
+			 struct barrier *ret, bool *ret_found, struct fault *f)
+{
+	struct tail_event e = { .partition = 0 };
+
+	for (e.offset = from; e.offset < before_offset; e.offset++) {
+		rd_kafka_message_t *msg = fetch(t, &e, f);
+		struct span record = msg ? arena_dup(a, span(msg->payload, msg->len)) : span(NULL, 0);
+		struct event ev;
+
+		if (!msg)
+			return false;
+		rd_kafka_message_destroy(msg);
+		if (!record.p)
+			return fault(f, FAULT_INTERNAL, "no memory for a barrier");
+		if (!read_event(t, record, a, &ev, f))
+			return false;
+		if (ev.head.kind != EVENT_BARRIER || boundary_cmp(ev.head.boundary, at) != 0)
+			continue;
+		*ret = ev.barrier;
+		*ret_found = true;
+	}
+	return true;
+}
+
+bool tail_barrier(struct tail *t, struct boundary at, int64_t before_offset, struct arena *a, struct barrier *ret,
+		  bool *ret_found, struct fault *f)
+{
+	*ret_found = false;
+	for (int64_t n = BARRIER_NEAR; n <= BARRIER_FAR && !*ret_found; n *= 8) {
+		int64_t from = before_offset > n ? before_offset - n : 0;
+
+		arena_reset(a);
+		if (!seek_barrier(t, at, from, before_offset, a, ret, ret_found, f))
+			return false;
+		if (from == 0)
+			break;
+	}
+	return true;
 }
 
 bool tail_image(struct tail *t, const struct tail_event *e, struct arena *a, struct tail_row *ret,

@@ -11,7 +11,8 @@
  * judged: the first records are kept (TAIL_KEPT_BYTES), others are fetched again. The index is bounded (TAIL_EVENTS_MAX): has_overflowed says that it did not
  * fit, and that nothing may be concluded from what is not in it.
  *
- * Independent of that, `changed` is told of every change of every table, in the order of its partition.
+ * Independent of that, `changed` is told of every change of every table, in the order of its partition, and `counted`
+ * of every record that has an ordinal.
  *
  * Single-threaded: the records are taken in tail_poll.
  */
@@ -61,6 +62,9 @@ struct tail {
 	/* May be NULL. An exclusive event that is no copy: once for each of its tables. */
 	void (*changed)(void *arg, const struct relation *rel, struct position p);
 	void *changed_arg;
+	/* May be NULL. Whose count the record goes to: its table, of an event with several the first. */
+	bool (*counted)(void *arg, int partition, uint64_t ordinal, uint32_t oid, struct fault *f);
+	void *counted_arg;
 	struct tail_event *events;
 	size_t event_count, event_cap;
 	bool has_overflowed, has_copy;
@@ -93,6 +97,13 @@ bool tail_has(const struct tail *t, int partition, struct position p);
 
 /* Reads every partition up to its present end. FAULT_ENVIRONMENT if that does not come. */
 bool tail_drain(struct tail *t, struct fault *f);
+
+/*
+ * Partition 0's barrier at this boundary, from the last records before an offset. *ret_found false: there is
+ * none near. Its counts live in the arena.
+ */
+bool tail_barrier(struct tail *t, struct boundary at, int64_t before_offset, struct arena *a, struct barrier *ret,
+		  bool *ret_found, struct fault *f);
 
 /* The row that an event leaves behind, read again from Kafka. Values live in the arena, one per column
  * of *ret_rel. Both rows of a keyless event. */
