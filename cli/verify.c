@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * verify - compare the targets with the source, now: a line per difference, then per table, then the sum.
+ * verify - compare the targets with the source, now: a line per difference, then per table, then what is out of balance,
+ * then the sum.
  *
  * Exit code 4: a difference is certain. 1: none, but not everything could be compared; what is left is named.
  * --final: also what stands beside the rows, at one moment (verify_final.h); 4 also when a check failed.
@@ -62,7 +63,7 @@ static void say_difference(void *arg, const struct difference *d)
 	json_t *line = difference_json(d);
 	struct fault why = { 0 };
 
-	if (!difference_report(d, 0, v->incidents, &why))
+	if (!incident_topic_send(v->incidents, d->key, difference_incident(d, 0), &why))
 		log_warn("incident not written: %s", why.text);
 	if (v->page)
 		add_to_page(v->page, d, line);
@@ -120,7 +121,7 @@ static double coverage(const struct reconcile_summary *s)
 static void say_summary(const struct verify *v, const struct reconcile_summary *s, bool ok)
 {
 	bool is_whole = ok && !s->open_count && !s->unverified_count && !s->is_unproven;
-	const char *verdict = s->found_count ? "diverged" : is_whole ? "clean" : "incomplete";
+	const char *verdict = s->found_count ? "diverged" : s->final.failed_checks ? "failed" : is_whole ? "clean" : "incomplete";
 	char lsn[LSN_TEXT];
 
 	if (v->is_final)
@@ -195,7 +196,7 @@ static bool verify_run(struct cli *c, struct verify *v, struct reconcile_summary
 /* Of what was compared. */
 static int exit_of(const struct verify *v, const struct reconcile_summary *s)
 {
-	if (s->found_count)
+	if (s->found_count || s->final.failed_checks)
 		return EXIT_DIFFERENCE;
 	if (!s->open_count && !s->unverified_count && !s->is_unproven)
 		return 0;
@@ -225,7 +226,7 @@ static bool finish(struct cli *c, struct verify *v, const struct reconcile_summa
 	say_summary(v, s, ok);
 	fflush(stdout);
 	has_page = !v->page || verify_final_page(c, v->page, s, coverage(s), ok ? NULL : f->text, &of_page);
-	if (!ok && !c->final && !s->found_count)
+	if (!ok && !c->final && !s->found_count && !s->final.failed_checks)
 		return false;
 	if (!ok)
 		log_error("%s", f->text);

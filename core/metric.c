@@ -40,6 +40,8 @@ static const struct metric_row {
 			      "The least of: up to where windows are clean, and where the last clean scrub began." },
 	[METRIC_COVERAGE] = { "foreshadow_coverage_ratio", "gauge", MICRO, { "role" },
 			      "Keys and rows of the last window that could be judged, of all." },
+	[METRIC_BALANCE] = { "foreshadow_balance_error", "gauge", 1, { "role" },
+			     "Records that the target has counted more or less often than the stream has them." },
 };
 
 struct metric_cell {

@@ -31,6 +31,7 @@ enum metric {
 	METRIC_GATE_LAG,      /* microseconds */
 	METRIC_VERIFIED,      /* LSN; role */
 	METRIC_COVERAGE,      /* millionths; role */
+	METRIC_BALANCE,       /* records; role */
 	METRICS
 };
 

@@ -19,11 +19,8 @@ static bool no_memory(struct fault *f)
 
 /* ---- differences ---- */
 
-/* False: it was told before, or it is one too many. */
-static bool is_news(struct comparer *c, const struct difference *d)
+bool compare_is_news(struct comparer *c, uint64_t hash)
 {
-	uint64_t hash = span_hash(d->digest->label) ^ span_hash(d->key);
-
 	for (size_t i = 0; i < c->told_count; i++)
 		if (c->told[i] == hash)
 			return false;
@@ -62,7 +59,7 @@ static void found(void *arg, const struct difference *d)
 	struct comparer *c = arg;
 
 	keep(c, d);
-	if (is_news(c, d))
+	if (compare_is_news(c, span_hash(d->digest->label) ^ span_hash(d->key)))
 		c->found(c->arg, d);
 }
 

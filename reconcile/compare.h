@@ -46,6 +46,8 @@ bool compare_chunk(struct comparer *c, const struct relation *rel, struct span *
  * read as a whole and may_be_large is false. */
 bool compare_canary(struct comparer *c, const struct relation *rel, bool may_be_large, enum canary *ret,
 		    struct fault *f);
+/* For what the caller finds itself, by a hash of it. False: it was told before, or it is one too many. */
+bool compare_is_news(struct comparer *c, uint64_t hash);
 void compare_forget(struct comparer *c);
 void compare_release(struct comparer *c);
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "reconcile/difference.h"
 
-#include "core/incident_topic.h"
 #include "reconcile/ends.h"
 
 enum { EXCERPT_BYTES = 200, EXCERPT_BEFORE = 40 };
@@ -104,7 +103,7 @@ json_t *difference_json(const struct difference *d)
 	return line;
 }
 
-bool difference_report(const struct difference *d, uint64_t window_lsn, struct incident_topic *t, struct fault *f)
+json_t *difference_incident(const struct difference *d, uint64_t window_lsn)
 {
 	json_t *o = difference_json(d);
 	const char *hop = difference_hop(d);
@@ -114,5 +113,5 @@ bool difference_report(const struct difference *d, uint64_t window_lsn, struct i
 						       hop ? hop : "before it was looked at"));
 	if (window_lsn)
 		json_object_set_new(o, "window_lsn", json_lsn(window_lsn));
-	return incident_topic_send(t, d->key, o, f);
+	return o;
 }

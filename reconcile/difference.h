@@ -15,9 +15,8 @@
 /* A new reference. */
 json_t *difference_json(const struct difference *d);
 
-/* Writes it to <m>.incidents, too: {"class": "difference", "sqlstate": "", "message": in words} and the above; window_lsn: the mark of
- * the window that found it, 0: no window did. False: not written. */
-struct incident_topic;
-bool difference_report(const struct difference *d, uint64_t window_lsn, struct incident_topic *t, struct fault *f);
+/* For <m>.incidents: {"class": "difference", "sqlstate": "", "message": in words} and the above; window_lsn: the mark of the window that
+ * found it, 0: no window did. A new reference. */
+json_t *difference_incident(const struct difference *d, uint64_t window_lsn);
 
 #endif

@@ -7,8 +7,9 @@
 
 #include "reconcile/canary.h"
 #include "reconcile/quiet.h"
+#include "reconcile/weigh.h"
 
-enum { TABLES_BYTES = 512 << 20 };
+enum { TABLES_BYTES = 512 << 20, TOTALS_WAIT_MS = 10 * 1000 };
 
 /* A table of the source (a partitioned one by its root) with the targets it is compared with. */
 struct table {
@@ -28,6 +29,7 @@ struct run {
 	struct tail tail;
 	struct ends ends;
 	struct quiet quiet;
+	struct weigh weigh;
 	int64_t seed;
 	struct table *tables;
 	size_t table_count;
@@ -244,7 +246,7 @@ static bool compare(struct run *run, struct table *t)
 			      SPAN_ARG(t->rel->target_table));
 }
 
-/* ---- the final validation ---- */
+/* ---- checks beside the rows ---- */
 
 static void say_check(void *arg, const struct final_result *r)
 {
@@ -253,6 +255,80 @@ static void say_check(void *arg, const struct final_result *r)
 	run->summary->final.failed_checks += r->fail_count > 0;
 	run->summary->final.unjudged_checks += r->unjudged != NULL;
 	run->report->check(run->report->arg, r);
+}
+
+/* The differences as findings; more than these are counted only. */
+enum { UNBALANCED_MAX = 100 };
+
+struct unbalanced {
+	struct run *run;
+	struct final_finding *findings;
+	size_t count;
+};
+
+static void add_unbalanced(void *arg, const struct balance_difference *d)
+{
+	static const char *const objects[BALANCE_KINDS] = { "a partition", "the stream", "a table", "the source" };
+	struct unbalanced *u = arg;
+	struct buf text;
+
+	if (u->count == UNBALANCED_MAX)
+		return;
+	buf_init(&text, 8192);
+	balance_describe(d, &text);
+	u->findings[u->count++] = (struct final_finding) { span_str(objects[d->kind]),
+							   arena_dup(&u->run->arena, buf_span(&text)), false };
+	buf_release(&text);
+}
+
+/* The first time: where the targets stand. */
+static bool weigh_first(struct run *run)
+{
+	struct unbalanced unused = { run, NULL, UNBALANCED_MAX };
+	struct weigh_result result;
+
+	for (int role = 0; role < 2; role++)
+		if (run->ends.targets[role] &&
+		    !weigh_now(&run->weigh, (enum role)role, 0, add_unbalanced, &unused, &result, run->f))
+			return false;
+	return true;
+}
+
+/* Without --final, only what is wrong is a line. */
+static bool weigh_role(struct run *run, enum role role)
+{
+	struct unbalanced u = { run, arena_alloc(&run->arena, (UNBALANCED_MAX + 1) * sizeof(*u.findings)), 0 };
+	struct final_result check = { .name = "balance",
+				      .title = "Every change was counted once",
+				      .remedy = "if no row differs: \"Balance\" in docs/operations.md",
+				      .role = role };
+	struct weigh_result result;
+
+	if (!u.findings)
+		return no_memory(run->f);
+	if (!weigh_now(&run->weigh, role, run->options->is_final ? TOTALS_WAIT_MS : 0, add_unbalanced, &u, &result, run->f))
+		return false;
+	check.fail_count = result.difference_count;
+	if (result.why_no_totals)
+		u.findings[u.count++] = (struct final_finding) { span_str("totals per table"),
+								 span_str(arena_printf(&run->arena, "not compared: %s",
+										       result.why_no_totals)),
+								 true };
+	check.findings = u.findings;
+	check.finding_count = u.count;
+	if (arena_failed(&run->arena))
+		return no_memory(run->f);
+	if (check.fail_count || run->options->is_final)
+		say_check(run, &check);
+	return true;
+}
+
+static bool weigh_all(struct run *run)
+{
+	for (int role = 0; role < 2; role++)
+		if (run->ends.targets[role] && !weigh_role(run, (enum role)role))
+			return false;
+	return true;
 }
 
 /* Only what holds still from the beginning to the end was compared at one moment. */
@@ -267,7 +343,7 @@ static bool check_final(struct run *run)
 		if (is_wanted(run, known_newest(run->known, i)))
 			leaves[n++] = known_newest(run->known, i);
 	if (!final_check(&run->ends, leaves, n, run->quiet.lsn, say_check, run, run->f) ||
-	    !quiet_hold(&run->quiet, run->f))
+	    !weigh_all(run) || !quiet_hold(&run->quiet, run->f))
 		return false;
 	run->summary->final.is_quiet = true;
 	return true;
@@ -304,7 +380,8 @@ static bool run_all(struct run *run)
 	if (getrandom(&run->seed, sizeof(run->seed), 0) != sizeof(run->seed))
 		return fault(run->f, FAULT_INTERNAL, "no random number from the system");
 	if (!connect_all(run) || !tail_start(&run->tail, run->ends.targets, 2, run->f) ||
-	    (run->options->is_final && !quiet_begin(&run->quiet, &run->ends, run->f)))
+	    !weigh_open(&run->weigh, &run->ends, run->f) ||
+	    (run->options->is_final && !quiet_begin(&run->quiet, &run->ends, run->f)) || !weigh_first(run))
 		return false;
 	for (size_t i = 0; i < run->table_count; i++)
 		if (!prepare(run, &run->tables[i]))
@@ -314,7 +391,7 @@ static bool run_all(struct run *run)
 	for (size_t i = 0; i < run->table_count; i++)
 		if (!compare(run, &run->tables[i]))
 			return false;
-	return !run->options->is_final || check_final(run);
+	return run->options->is_final ? check_final(run) : weigh_all(run);
 }
 
 bool reconcile_verify(const struct migration *m, struct control *control, struct framing *framing,
@@ -346,6 +423,7 @@ bool reconcile_verify(const struct migration *m, struct control *control, struct
 	pg_close(&run.ends.source);
 	pg_close(&run.ends.targets[0]);
 	pg_close(&run.ends.targets[1]);
+	weigh_close(&run.weigh);
 	tail_close(&run.tail);
 	known_free(run.known);
 	arena_release(&run.arena);

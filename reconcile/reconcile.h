@@ -28,7 +28,7 @@ struct reconcile_table {
 struct reconcile_report {
 	void (*difference)(void *arg, const struct difference *d);
 	void (*table)(void *arg, const struct reconcile_table *t);
-	void (*check)(void *arg, const struct final_result *r); /* is_final only */
+	void (*check)(void *arg, const struct final_result *r); /* without is_final: only what failed */
 	void *arg;
 };
 

@@ -16,6 +16,7 @@
 #include "reconcile/compare.h"
 #include "reconcile/difference.h"
 #include "reconcile/pace.h"
+#include "reconcile/weigh.h"
 
 enum {
 	TEXT_BYTES = 64 << 20,
@@ -37,6 +38,7 @@ struct session {
 	struct known *known;
 	struct tail tail;
 	struct ends ends;
+	struct weigh weigh;
 	struct comparer comparer;
 	struct touched fresh;      /* touched since the last window ended */
 	struct touched due;        /* to be compared */
@@ -52,7 +54,7 @@ struct session {
 	uint64_t mark_lsn;
 	int64_t clean_us; /* when the last mark that was verified was made; 0: none in this session */
 	int64_t bookmark_us;
-	struct metric_cell *gate, *gate_lag, *verified, *coverage, *differences;
+	struct metric_cell *gate, *gate_lag, *verified, *coverage, *balance, *differences;
 	struct incident_topic *incidents;
 	struct fault *f;
 };
@@ -172,23 +174,51 @@ static const struct relation *find_relation(const struct session *s, const struc
 	return NULL;
 }
 
+static void report(struct session *s, struct span key, json_t *incident)
+{
+	struct fault why = { 0 };
+
+	metric_add(s->differences, 1);
+	if (!incident_topic_send(s->incidents, key, incident, &why))
+		log_warn("incident not written: %s", why.text);
+}
+
 static void found(void *arg, const struct difference *d)
 {
 	struct session *s = arg;
 	const char *hop = difference_hop(d);
 	char gate[LSN_TEXT], consequence[200];
-	struct fault why = { 0 };
 
-	metric_add(s->differences, 1);
-	if (!difference_report(d, s->mark_lsn, s->incidents, &why))
-		log_warn("incident not written: %s", why.text);
-
+	report(s, d->key, difference_incident(d, s->mark_lsn));
 	snprintf(consequence, sizeof(consequence), "the gate stands at %s and the primary waits in front of it; ",
 		 lsn_format(gate_record_get(s->control).v, gate));
 	log_error("%.*s key %.*s: %s on the %s, came %s; %snext step: foreshadow verify --role %s shows the columns%s",
 		  SPAN_ARG(d->digest->label), SPAN_ARG(d->key), difference_kind(d), role_name(s),
 		  hop ? hop : "before it was looked at", has_gate(s) ? consequence : "", role_name(s),
 		  has_gate(s) ? "; when the row is right on the shadow, the gate goes on" : "");
+}
+
+static void found_unbalanced(void *arg, const struct balance_difference *d)
+{
+	struct session *s = arg;
+	char gate[LSN_TEXT], consequence[200];
+	struct buf text;
+	struct {
+		int64_t kind, partition, oid, by;
+	} what = { d->kind, d->partition, d->oid, d->seen - d->wanted };
+
+	if (!compare_is_news(&s->comparer, span_hash(span(&what, sizeof(what))) ^ span_hash(d->table)))
+		return;
+	snprintf(consequence, sizeof(consequence), "the gate stands at %s and the primary waits in front of it; ",
+		 lsn_format(gate_record_get(s->control).v, gate));
+	buf_init(&text, TEXT_BYTES);
+	balance_describe(d, &text);
+	log_error("the %s is out of balance: %.*s; %snext step: foreshadow verify shows whether rows differ, \"Balance\" in "
+		  "docs/operations.md what then",
+		  role_name(s), SPAN_ARG(buf_span(&text)), has_gate(s) ? consequence : "");
+	report(s, d->table, json_pack("{s:s, s:s, s:o, s:n, s:s, s:o}", "class", "balance", "role", role_name(s), "table",
+				      json_span(d->table), "key", "sqlstate", "", "message", json_span(buf_span(&text))));
+	buf_release(&text);
 }
 
 /* ---- a window ---- */
@@ -291,7 +321,18 @@ static bool move_on(struct session *s, uint64_t lsn)
 	return true;
 }
 
-static void say_window(const struct session *s, uint64_t lsn, size_t wrong)
+static bool weigh_target(struct session *s, bool *ret_is_balanced)
+{
+	struct weigh_result result;
+
+	if (!weigh_now(&s->weigh, s->options->role, 0, found_unbalanced, s, &result, s->f))
+		return false;
+	*ret_is_balanced = result.difference_count == 0;
+	metric_set(s->balance, (int64_t)balance_error_sum(&result.error));
+	return true;
+}
+
+static void say_window(const struct session *s, uint64_t lsn, size_t wrong, bool is_balanced)
 {
 	const struct comparer *c = &s->comparer;
 	size_t all = c->key_count + c->row_count, open = c->open_count < all ? c->open_count : all;
@@ -300,17 +341,17 @@ static void say_window(const struct session *s, uint64_t lsn, size_t wrong)
 	metric_set(s->coverage, all ? (int64_t)((double)(all - open) * 1e6 / (double)all) : 1000000);
 	log_debug("window to %s: %zu keys, %zu rows read, %zu of %zu tables not right, %zu owed",
 		  lsn_format(lsn, text), c->key_count, c->read_count, wrong, s->due.count, walk_owed(&s->walk));
-	if (!wrong)
+	if (!wrong && is_balanced)
 		return;
-	snprintf(why, sizeof(why), "%zu tables of the %s are not what the source is, or could not be judged: see the log",
-		 wrong, role_name(s));
+	snprintf(why, sizeof(why), "%zu tables of the %s are not what the source is, or could not be judged%s: see the log",
+		 wrong, role_name(s), is_balanced ? "" : "; it is out of balance");
 	standing_stands(s->options->standing, why);
 }
 
-static bool end_window(struct session *s, uint64_t lsn, int64_t marked_us, size_t wrong)
+static bool end_window(struct session *s, uint64_t lsn, int64_t marked_us, size_t wrong, bool is_balanced)
 {
-	say_window(s, lsn, wrong);
-	if (wrong || !s->due.count)
+	say_window(s, lsn, wrong, is_balanced);
+	if (wrong || !is_balanced || !s->due.count)
 		return true;
 	if (s->comparer.told_count)
 		log_info("what differed on the %s is right now", role_name(s));
@@ -337,7 +378,7 @@ static bool run_window(struct session *s)
 {
 	int64_t copies_before, copies, marked_us;
 	struct ends_moment mark;
-	bool are_going_on;
+	bool are_going_on, is_balanced;
 	size_t wrong;
 
 	if (!ask_copies(s, &copies_before, &are_going_on))
@@ -350,9 +391,10 @@ static bool run_window(struct session *s)
 	marked_us = clock_us();
 	failpoint("windows.marked");
 	reset_sums(&s->comparer);
-	if (!read_stream(s, mark.lsn) || !compare_due(s, &wrong) || !ask_copies(s, &copies, &are_going_on))
+	if (!read_stream(s, mark.lsn) || !weigh_target(s, &is_balanced) || !compare_due(s, &wrong) ||
+	    !ask_copies(s, &copies, &are_going_on))
 		return false;
-	return copies != copies_before || end_window(s, mark.lsn, marked_us, wrong);
+	return copies != copies_before || end_window(s, mark.lsn, marked_us, wrong, is_balanced);
 }
 
 /* ---- the scrub ---- */
@@ -563,11 +605,12 @@ static bool open_session(struct session *s, struct framing *framing)
 	s->tail.arg = s->options->arg;
 	s->tail.touch = touch;
 	s->tail.touch_arg = s;
-	return start_tail(s);
+	return start_tail(s) && weigh_open(&s->weigh, &s->ends, s->f);
 }
 
 static void close_session(struct session *s)
 {
+	weigh_close(&s->weigh);
 	tail_close(&s->tail);
 	compare_release(&s->comparer);
 	touched_free(&s->fresh);
@@ -582,6 +625,7 @@ static void close_session(struct session *s)
 	s->has_tables = s->was_left = s->has_proof = s->is_said = false;
 	s->open_tries = 0;
 	metric_clear(s->coverage);
+	metric_clear(s->balance);
 }
 
 static bool follow(struct session *s)
@@ -631,6 +675,7 @@ static void make_metrics(struct session *s)
 	}
 	s->verified = metric_cell(m, METRIC_VERIFIED, role_name(s), NULL, NULL);
 	s->differences = metric_cell(m, METRIC_INCIDENTS, "difference", role_name(s), NULL);
+	s->balance = metric_cell(m, METRIC_BALANCE, role_name(s), NULL, NULL);
 	s->coverage = metric_cell(m, METRIC_COVERAGE, role_name(s), NULL, NULL);
 }
 
