@@ -63,6 +63,15 @@ def start_roles(m, *roles, env=None):
 
 ROLES = "ingest", "shadow", "primary", "reconcile"
 
+def accept(m, n):
+    """The difference of table t on the shadow, by a person."""
+    partition, oid = m.shadow.sql("select c.partition, c.oid from foreshadow.progress p join foreshadow.counts c using (migration, partition)"
+                                  " where p.topic = %s and c.oid = %s and p.ordinal <> (select sum(applied + covered + passed) from"
+                                  " foreshadow.counts o where o.migration = c.migration and o.partition = c.partition)",
+                                  m.topic("changes"), m.source.value("select 't'::regclass::oid::bigint"))[0]
+    m.shadow.execute("update foreshadow.counts set accepted = accepted + %s where migration = %s and partition = %s and oid = %s",
+                     n, m.name, partition, oid)
+
 
 def wait_gate(m, at_least, timeout=60):
     wait_until(lambda: gate(m) >= at_least, timeout, lambda: f"the gate at {at_least:x}, it stands at {gate(m):x}\n{where(m)}")
@@ -184,15 +193,21 @@ def test_a_lost_change_stops_the_gate_in_front_of_it(migration):
     assert m.target.value("select count(*) from t where v <> 0") == 0
     assert m.target.value("select v from t where id = 5") == 0 and m.shadow.value("select v from t where id = 5") == 0
     assert roles["reconcile"].log().count("mismatch on the shadow") == 1, "said once"
-    incident, = [json.loads(text) for text in m.run_cli("incidents", "list", "--json").stdout.splitlines()]
+    listed = [json.loads(text) for text in m.run_cli("incidents", "list", "--json").stdout.splitlines()]
+    assert {"difference", "balance"} == {incident["class"] for incident in listed}, listed
+    incident, = [incident for incident in listed if incident["class"] == "difference"]
     assert [incident[name] for name in ("class", "table", "key", "kind", "columns", "source", "target", "role")] == \
         ["difference", "public.t", {"id": "5"}, "mismatch", ["v"], {"v": "7"}, {"v": "0"}, "shadow"]
     assert lsn(incident["window_lsn"]) > stands
     line = m.run_cli("incidents", "list").stdout
     assert "public.t" in line and '{"id":"5"}' in line and "mismatch on the shadow" in line, line
     assert '{"v":"7"}' in m.run_cli("incidents", "show", incident["id"]).stdout
-    # what was lost is put right: all goes on
+    # what was lost is put right; it stays lost, until a person says that this is enough: then all goes on
     m.shadow.execute("set session_replication_role = replica; update t set v = 7 where id = 5")
+    seen = roles["reconcile"].log().count(" 0 of ")
+    wait_until(lambda: roles["reconcile"].log().count(" 0 of ") > seen + 1, 30, "windows without a difference")
+    assert gate(m) == stands
+    accept(m, 1)
     wait_gate(m, before + 1)
     assert_follows(m)
     assert "what differed on the shadow is right now" in roles["reconcile"].log()
