@@ -266,9 +266,17 @@ struct unbalanced {
 	size_t count;
 };
 
+static struct span unbalanced_object(const struct balance_difference *d, struct arena *a)
+{
+	bool is_of_partition = d->kind == BALANCE_ORDINALS || d->kind == BALANCE_STREAM;
+
+	if (d->table.n)
+		return arena_dup(a, d->table);
+	return span_str(is_of_partition ? arena_printf(a, "partition %d", d->partition) : "a table");
+}
+
 static void add_unbalanced(void *arg, const struct balance_difference *d)
 {
-	static const char *const objects[BALANCE_KINDS] = { "a partition", "the stream", "a table", "the source" };
 	struct unbalanced *u = arg;
 	struct buf text;
 
@@ -276,7 +284,7 @@ static void add_unbalanced(void *arg, const struct balance_difference *d)
 		return;
 	buf_init(&text, 8192);
 	balance_describe(d, &text);
-	u->findings[u->count++] = (struct final_finding) { span_str(objects[d->kind]),
+	u->findings[u->count++] = (struct final_finding) { unbalanced_object(d, &u->run->arena),
 							   arena_dup(&u->run->arena, buf_span(&text)), false };
 	buf_release(&text);
 }
