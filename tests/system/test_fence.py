@@ -90,6 +90,10 @@ def test_without_the_fence_a_woken_consumer_doubles_rows(migration):
                lambda: f"rows that the heir has applied too\n{zombie.tail()}")
     with pytest.raises(AssertionError, match="log"):
         assert_equal(m.source, m.target)
+    # who should be gone has added to the counts, too
+    assert m.target.value("select bool_or(counted > ordinal) from (select p.ordinal, sum(applied + c.covered + passed) as counted"
+                          " from foreshadow.progress p join foreshadow.counts c using (migration, partition)"
+                          " where p.topic = %s group by p.partition, p.ordinal) x", m.topic("changes"))
 
 
 @pytest.mark.parametrize("point", ["publish.after_produce=stop@400", "ingest.before_feedback=stop@12"])
