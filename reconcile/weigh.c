@@ -183,7 +183,7 @@ static bool weigh_totals(struct weigh *w, const struct answer *answer, balance_r
 			 struct weigh_result *ret, struct fault *f)
 {
 	struct balance_name *names;
-	struct barrier barrier;
+	struct barrier barrier = { 0 };
 	struct arena a, of_names;
 	size_t name_count;
 	bool ok;
@@ -251,7 +251,7 @@ bool weigh_now(struct weigh *w, enum role role, int totals_wait_ms, balance_repo
 	       struct weigh_result *ret, struct fault *f)
 {
 	struct telling t = { w, report, arg, ret };
-	struct answer answer;
+	struct answer answer = { 0 };
 	struct arena a;
 	bool ok;
 

@@ -82,7 +82,7 @@ def test_ready_when_nothing_writes_and_everything_has_arrived(migration):
     lines, checks, page = assert_ready(m)
     rows = {(line["table"], line["role"]): (line["source_rows"], line["target_rows"]) for line in lines if "source_rows" in line}
     assert rows == {(t, role): (n, n) for t, n in (("public.customers", 500), ("public.orders", 2000)) for role in ("shadow", "primary")}
-    assert len(checks) == 2 * 9 and "public.customers" in page
+    assert len(checks) == 2 * 10 and "public.customers" in page
     seen = m.run_cli("verify", "--final")
     assert seen.returncode == 0 and "passed   sequences on the primary" in seen.stdout and "clean:" in seen.stdout, seen.stdout
     assert m.run_cli("verify", "--final", "--table", "orders").returncode == 2
