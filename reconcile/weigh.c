@@ -179,8 +179,8 @@ static struct balance_name *list_names(const struct known *known, struct arena *
 	return arena_failed(a) ? NULL : names;
 }
 
-static bool weigh_totals(struct weigh *w, const struct answer *answer, balance_report *report, void *arg,
-			 struct weigh_result *ret, struct fault *f)
+static bool compare_totals(struct weigh *w, const struct answer *answer, balance_report *report, void *arg,
+			   struct weigh_result *ret, struct fault *f)
 {
 	struct balance_name *names;
 	struct barrier barrier = { 0 };
@@ -217,6 +217,7 @@ struct telling {
 	balance_report *report;
 	void *arg;
 	struct weigh_result *result;
+	struct weigh_totals totals;
 };
 
 static void tell(void *arg, const struct balance_difference *d)
@@ -231,8 +232,13 @@ static void tell(void *arg, const struct balance_difference *d)
 		pg_quote_table(&name, rel->target_schema, rel->target_table);
 		named.table = buf_span(&name);
 	}
-	t->result->difference_count++;
-	balance_error_add(&t->result->error, d);
+	if (d->kind == BALANCE_TOTALS || d->kind == BALANCE_SOURCE) {
+		t->totals.difference_count++;
+		balance_error_add(&t->totals.error, d);
+	} else {
+		t->result->difference_count++;
+		balance_error_add(&t->result->error, d);
+	}
 	t->report(t->arg, &named);
 	buf_release(&name);
 }
@@ -244,13 +250,20 @@ static bool weigh_answer(struct weigh *w, enum role role, const struct answer *a
 	for (int p = 0; p < w->ends->m->partition_count; p++)
 		if (!balance_place(w->balances[role], p, &answer->places[p], tell, t))
 			return no_memory(f);
-	return weigh_totals(w, answer, tell, t, t->result, f);
+	if (!compare_totals(w, answer, tell, t, t->result, f))
+		return false;
+	if (t->result->has_totals)
+		w->totals[role] = t->totals;
+	t->result->difference_count += w->totals[role].difference_count;
+	for (int kind = 0; kind < BALANCE_KINDS; kind++)
+		t->result->error.by_kind[kind] += w->totals[role].error.by_kind[kind];
+	return true;
 }
 
 bool weigh_now(struct weigh *w, enum role role, int totals_wait_ms, balance_report *report, void *arg,
 	       struct weigh_result *ret, struct fault *f)
 {
-	struct telling t = { w, report, arg, ret };
+	struct telling t = { .w = w, .report = report, .arg = arg, .result = ret };
 	struct answer answer = { 0 };
 	struct arena a;
 	bool ok;

@@ -3,7 +3,7 @@
  * weigh - balance.h with its servers: asks a target for its counts, reads the stream up to there, and has them compared.
  *
  * Totals are compared where all partitions of the target stand at the same barrier: always when nothing is written, now
- * and then under load.
+ * and then under load. Totals that differ do so until they are compared again and are right.
  *
  * Thread: the connections'.
  */
@@ -13,13 +13,19 @@
 #include "reconcile/balance.h"
 #include "reconcile/ends.h"
 
+struct weigh_totals {
+	size_t difference_count;
+	struct balance_error error;
+};
+
 struct weigh {
 	struct ends *ends;
 	struct balance *balances[2]; /* by role; NULL: not looked at */
+	struct weigh_totals totals[2]; /* when they were last compared */
 };
 
 struct weigh_result {
-	size_t difference_count;
+	size_t difference_count; /* with those of the last totals */
 	struct balance_error error;
 	bool has_totals;
 	const char *why_no_totals; /* static */

@@ -10,7 +10,7 @@ import pytest
 from following import assert_balanced, assert_follows, wait_caught_up, wait_live, where
 from rig import place, wait_until
 from test_final import final
-from test_gate import ROLES, accept, gate, make as make_windows, start_roles, wait_gate, wait_open
+from test_gate import ROLES, Load, accept, gate, make as make_windows, start_roles, wait_gate, wait_open
 from test_http import Served
 from test_mapping import make as make_mapped, write_load as write_mapped_load
 from test_verify import verify
@@ -237,6 +237,15 @@ def test_what_ingest_lost(migration):
     m, roles, pages = windows_with(migration, "ingest", "stream.lose=error@2")
     m.source.execute("begin; update t set v = 1 where id = 5; update t set v = 2 where id = 5; update t set v = 3 where id = 5; commit")
     assert_stands(m, roles, pages, r'out of balance: "public"\."t": \d+ changes are counted at barrier \S+, ingest published \d+')
+    # nor does it go on under a load that lets the totals be compared now and then only
+    stands = gate(m)
+    load = Load(m, lambda n: f"update pairs set v = v + 1 where a = {n % 10}; update t set v = v where id = {n % 1000}", 30)
+    try:
+        seen = roles["reconcile"].log().count("window to")
+        wait_until(lambda: roles["reconcile"].log().count("window to") > seen + 6, 60, "windows")
+    finally:
+        load.end()
+    assert gate(m) == stands and pages.value("foreshadow_balance_error") == 1
     m.kill9()
 
 
