@@ -289,16 +289,18 @@ static void add_unbalanced(void *arg, const struct balance_difference *d)
 	buf_release(&text);
 }
 
-/* The first time: where the targets stand. */
+/* The first time: where the targets stand. What differs by now is said at the end. */
 static bool weigh_first(struct run *run)
 {
 	struct unbalanced unused = { run, NULL, UNBALANCED_MAX };
 	struct weigh_result result;
 
-	for (int role = 0; role < 2; role++)
+	for (int role = 0; role < 2; role++) {
 		if (run->ends.targets[role] &&
 		    !weigh_now(&run->weigh, (enum role)role, 0, add_unbalanced, &unused, &result, run->f))
 			return false;
+		run->weigh.totals[role] = (struct weigh_totals) { 0 };
+	}
 	return true;
 }
 
