@@ -93,7 +93,7 @@ class Results:
             row["peer"] = round(statistics.median(peer), 3)
             row["ratio"] = round(statistics.median(a / b for a, b in zip(ours, peer)), 3)
         against = f"  {peer_name} {row['peer']:>12,.2f}  ratio {row['ratio']:.2f}" if peer else ""
-        print(f"{bench:<12}{workload:<4}{metric:<28}{row['ours']:>14,.2f} {unit:<12}{against}  n={row['n']} spread {row['spread']:.2f}",
+        print(f"{bench:<12}{workload:<7}{metric:<28}{row['ours']:>14,.2f} {unit:<12}{against}  n={row['n']} spread {row['spread']:.2f}",
               flush=True)
         if self.file:
             self.file.write(json.dumps(row) + "\n")

@@ -7,9 +7,11 @@
     bench/run stream        source to one target through Kafka  against native logical replication (binary, streaming)
     bench/run copy          the first copy into one target      against native initial sync; and with a mapping of five rules
     bench/run mapping       stream with a mapping of five rules against the same without
+    bench/run reconcile     verify against count(*) and md5 in chunks; its memory; pgbench on the source beside reconcile
 
 Workloads: W1 one transaction of 1 M inserts (bigint key, int, 32 B text, numeric(12,2), timestamptz, 40 B text);
-W2 transactions of 2 updates of random rows, 1 insert, 1 delete from 4 clients; W3 one-row transactions.
+W2 transactions of 2 updates of random rows, 1 insert, 1 delete from 4 clients; W3 one-row transactions. reconcile has
+its own (full, md5, linear, memory, load): what each figure means stands in bench/reconcile.py.
 Absolute rates depend on the machine and its neighbours; the ratio is the median of the pairwise ratios.
 """
 import argparse
@@ -18,6 +20,8 @@ import sys
 
 from common import BUILD, CHOSEN, ROW, SETTINGS, Results, Workload, timed, workloads
 from copying import bench_copy
+from reconcile import WORKLOADS as OF_RECONCILE
+from reconcile import bench_reconcile
 from rig import Foreshadow, Kafka, Postgres, place
 from rig.postgres import client_program
 from rig.wait import wait_until
@@ -128,7 +132,7 @@ def bench_memory(results, repeat, scale):
 
 
 BENCHES = {"memory": bench_memory, "ingest-null": bench_ingest_null, "apply": bench_apply, "stream": bench_stream,
-           "copy": bench_copy, "mapping": bench_mapping}
+           "copy": bench_copy, "mapping": bench_mapping, "reconcile": bench_reconcile}
 
 
 def main():
@@ -137,7 +141,7 @@ def main():
     parser.add_argument("--json", metavar="FILE", help="a line per figure")
     parser.add_argument("--repeat", type=int, default=3, help="pairs (default 3)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the workloads' sizes (default 1)")
-    parser.add_argument("--workload", action="append", choices=["W1", "W2", "W3"], help="only these")
+    parser.add_argument("--workload", action="append", choices=["W1", "W2", "W3", *OF_RECONCILE], help="only these")
     options = parser.parse_args()
     CHOSEN.extend(options.workload or [])
     results = Results(options.json)
