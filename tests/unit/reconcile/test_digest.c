@@ -138,6 +138,32 @@ static void each_server_is_asked_for_its_own_table_and_rows(void **state)
 	says(buf_cstr(&x->sql), " FROM \"sales\".\"u\" WHERE \"shop\" = 'it''s'::text");
 }
 
+/* The leaves are told apart by the key alone. NULL has no hash of its own. */
+static void a_row_is_in_the_leaf_of_its_key(void **state)
+{
+	struct fixture *x = *state;
+	struct digest_plan p;
+
+	make(x);
+	p = plan(x, DIGEST_TARGET);
+	digest_survey(&p, &x->sql);
+	says(buf_cstr(&x->sql), " AS h, COALESCE(pg_catalog.hashint8extended((\"key\")::bigint, 7), 0) AS k FROM ");
+	says(buf_cstr(&x->sql), " OFFSET 0) AS q GROUP BY 1");
+	buf_reset(&x->sql);
+	x->columns[1].is_key = true;
+	x->rel.key_count = 2;
+	make(x);
+	digest_survey(&p, &x->sql);
+	says(buf_cstr(&x->sql), " AS h, pg_catalog.hash_record_extended(ROW((\"key\")::bigint, "
+				"(\"note\")::pg_catalog.text COLLATE pg_catalog.\"C\"), 7) AS k FROM ");
+	buf_reset(&x->sql);
+	x->columns[0].is_key = false;
+	make(x);
+	digest_drill(&p, (int64_t[]) { 1 }, 1, &x->sql);
+	says(buf_cstr(&x->sql), "COALESCE(pg_catalog.hashtextextended((\"note\")::pg_catalog.text COLLATE "
+				"pg_catalog.\"C\", 7), 0) AS k FROM ");
+}
+
 /* A NULL in the column would be in no range. */
 static void ranges_leave_nothing_out(void **state)
 {
@@ -148,15 +174,15 @@ static void ranges_leave_nothing_out(void **state)
 	p = plan(x, DIGEST_TARGET);
 	p.range.to = span_str("5");
 	digest_survey(&p, &x->sql);
-	says(buf_cstr(&x->sql), " WHERE \"key\" < '5'::bigint)");
+	says(buf_cstr(&x->sql), " WHERE \"key\" < '5'::bigint OFFSET 0)");
 	buf_reset(&x->sql);
 	p.range = (struct digest_range) { .from = span_str("5"), .to = span_str("9") };
 	digest_survey(&p, &x->sql);
-	says(buf_cstr(&x->sql), " WHERE (\"key\" >= '5'::bigint) AND \"key\" < '9'::bigint)");
+	says(buf_cstr(&x->sql), " WHERE (\"key\" >= '5'::bigint) AND \"key\" < '9'::bigint OFFSET 0)");
 	buf_reset(&x->sql);
 	p.range.to = span(NULL, 0);
 	digest_survey(&p, &x->sql);
-	says(buf_cstr(&x->sql), " WHERE (\"key\" >= '5'::bigint OR \"key\" IS NULL))");
+	says(buf_cstr(&x->sql), " WHERE (\"key\" >= '5'::bigint OR \"key\" IS NULL) OFFSET 0)");
 }
 
 static void a_table_without_a_key_is_a_multiset(void **state)
@@ -256,6 +282,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(both_sides_are_asked_for_the_same_columns, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_is_loosely_equal_goes_as_the_targets_text, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(each_server_is_asked_for_its_own_table_and_rows, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_row_is_in_the_leaf_of_its_key, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(ranges_leave_nothing_out, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_table_without_a_key_is_a_multiset, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_key_of_another_type_has_no_stream_key, set_up, tear_down),
