@@ -41,7 +41,7 @@ static bool is_different(const struct difference *d, size_t i)
 	return !d->source || !d->target || !verdict_same_text(d->source[i], d->target[i]);
 }
 
-/* Of a mismatch: the columns that differ; else the whole row. */
+/* Of a mismatch: the columns that differ; else the whole row. A keyless row has no other name. */
 static json_t *row_json(const struct difference *d, const struct span *texts, const struct span *other)
 {
 	json_t *row = texts ? json_object() : json_null();
@@ -49,7 +49,7 @@ static json_t *row_json(const struct difference *d, const struct span *texts, co
 	for (size_t i = 0; texts && i < d->digest->column_count; i++) {
 		struct span name = d->digest->columns[i].name;
 
-		if (is_different(d, i))
+		if (d->digest->is_keyless || is_different(d, i))
 			json_object_setn_new_nocheck(row, name.p, name.n,
 						     value_json(texts[i], other ? other[i] : span(NULL, 0)));
 	}
