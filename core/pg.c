@@ -554,6 +554,17 @@ void pg_array_end(struct buf *b)
 	buf_u8(b, '}');
 }
 
+void pg_bytea(struct buf *b, struct span bytes)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	buf_str(b, "\\x");
+	for (size_t i = 0; i < bytes.n; i++) {
+		buf_u8(b, (uint8_t)digits[(uint8_t)bytes.p[i] >> 4]);
+		buf_u8(b, (uint8_t)digits[(uint8_t)bytes.p[i] & 15]);
+	}
+}
+
 struct span pg_value(const PGresult *r, int row, int column)
 {
 	if (PQgetisnull(r, row, column))

@@ -71,6 +71,9 @@ void pg_array_begin(struct buf *b);
 void pg_array_add(struct buf *b, struct span element);
 void pg_array_end(struct buf *b);
 
+/* As the type bytea prints them: \x and hex. */
+void pg_bytea(struct buf *b, struct span bytes);
+
 /* Text of a field, empty span with p == NULL when NULL. */
 struct span pg_value(const PGresult *r, int row, int column);
 int64_t pg_i64(const PGresult *r, int row, int column);

@@ -53,6 +53,9 @@ static inline int span_hex_digit(char c)
 	return -1;
 }
 
+/* Is it UTF-8 as PostgreSQL demands it: whole characters, each in its shortest form? */
+bool span_is_utf8(struct span s);
+
 /* Order by bytes, then by length: memcmp's sign. */
 int span_cmp(struct span a, struct span b);
 

@@ -46,6 +46,16 @@ static void write_key(const struct digest *d, struct buf *out)
 	buf_str(out, "])::pg_catalog.text");
 }
 
+/* Not this key, by its bytes. */
+static void write_other_key(const struct digest *d, struct span key, struct buf *out)
+{
+	buf_str(out, "pg_catalog.textsend(");
+	write_key(d, out);
+	buf_str(out, ") <> '");
+	pg_bytea(out, key);
+	buf_str(out, "'::pg_catalog.bytea");
+}
+
 /* The key of a first row with a value in this column (NULL: any). With ranges: the lowest one. */
 static bool find_row(PGconn *conn, const struct digest *d, const struct digest_column *c,
 		     struct arena *a, struct span *ret, struct fault *f)
@@ -87,9 +97,7 @@ static void write_changed(const struct digest *d, const struct digest_column *c,
 		buf_str(out, i ? ", " : "");
 		if (is_changed) {
 			buf_str(out, "CASE WHEN ");
-			write_key(d, out);
-			buf_str(out, " <> ");
-			pg_quote_literal(out, key);
+			write_other_key(d, key, out);
 			buf_str(out, " THEN (");
 		}
 		pg_quote_ident(out, s->name);
@@ -101,9 +109,7 @@ static void write_changed(const struct digest *d, const struct digest_column *c,
 	buf_printf(out, " FROM %.*s", SPAN_ARG(d->from[DIGEST_TARGET]));
 	if (!c) {
 		buf_str(out, " WHERE ");
-		write_key(d, out);
-		buf_str(out, " <> ");
-		pg_quote_literal(out, key);
+		write_other_key(d, key, out);
 	}
 	buf_str(out, ") AS canary");
 }

@@ -3,7 +3,7 @@
 
 #include "reconcile/ends.h"
 
-enum { EXCERPT_BYTES = 200, EXCERPT_BEFORE = 40 };
+enum { EXCERPT_BYTES = 200, EXCERPT_BEFORE = 40, SHOWN_BYTES = 4096 };
 
 /* ---- values ---- */
 
@@ -16,15 +16,34 @@ static size_t first_difference(struct span a, struct span b)
 	return i;
 }
 
+/* Bytes that are no text are shown as such. */
+static json_t *text_json(struct span text)
+{
+	struct buf shown;
+	json_t *ret;
+
+	if (!text.p || span_is_utf8(text))
+		return json_span(text);
+	buf_init(&shown, SHOWN_BYTES);
+	for (size_t i = 0; i < text.n; i++)
+		if (text.p[i] & 0x80)
+			buf_printf(&shown, "\\x%02x", (unsigned char)text.p[i]);
+		else
+			buf_u8(&shown, (uint8_t)text.p[i]);
+	ret = json_span(buf_span(&shown));
+	buf_release(&shown);
+	return ret;
+}
+
 /* A long value: the part in which it differs from the other. Cut between characters. */
 static json_t *value_json(struct span text, struct span other)
 {
 	size_t from = 0, n = text.n;
+	struct buf shown;
+	json_t *ret;
 
-	if (!text.p)
-		return json_null();
-	if (n <= EXCERPT_BYTES)
-		return json_span(text);
+	if (!text.p || n <= EXCERPT_BYTES)
+		return text_json(text);
 	if (other.p)
 		from = first_difference(text, other);
 	from = from > EXCERPT_BEFORE ? from - EXCERPT_BEFORE : 0;
@@ -33,7 +52,11 @@ static json_t *value_json(struct span text, struct span other)
 		from--, n++;
 	while (n > 0 && from + n < text.n && (text.p[from + n] & 0xc0) == 0x80)
 		n--;
-	return json_sprintf("%.*s… (%zu bytes, from byte %zu)", (int)n, text.p + from, text.n, from);
+	buf_init(&shown, SHOWN_BYTES);
+	buf_printf(&shown, "%.*s… (%zu bytes, from byte %zu)", (int)n, text.p + from, text.n, from);
+	ret = text_json(buf_span(&shown));
+	buf_release(&shown);
+	return ret;
 }
 
 static bool is_different(const struct difference *d, size_t i)

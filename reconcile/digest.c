@@ -534,7 +534,7 @@ static void write_rows(const struct digest_plan *p, struct span from, struct buf
 void digest_rows(const struct digest_plan *p, struct buf *out)
 {
 	write_rows(p, span(NULL, 0), out);
-	buf_str(out, " WHERE t = ANY ($1::pg_catalog.text[])");
+	buf_str(out, " WHERE pg_catalog.textsend(t) = ANY ($1::pg_catalog.bytea[])");
 	buf_str(out, p->digest->is_keyless ? " GROUP BY 1" : "");
 }
 

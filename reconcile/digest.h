@@ -78,7 +78,7 @@ bool digest_same_source(const struct digest *a, const struct digest *b);
 void digest_survey(const struct digest_plan *p, struct buf *out);
 /* key, digest, count: of these leaves */
 void digest_drill(const struct digest_plan *p, const int64_t *leaves, size_t n, struct buf *out);
-/* key, count, text of each column: of the keys given as parameter $1, a text[] */
+/* key, count, text of each column: of the keys whose bytes are given as parameter $1, a bytea[]: a corrupt one is no text */
 void digest_rows(const struct digest_plan *p, struct buf *out);
 /* As digest_rows of one row of the source that FROM item `from` makes; no row if the filter drops it. */
 void digest_image(const struct digest_plan *p, struct span from, struct buf *out);

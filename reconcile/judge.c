@@ -102,24 +102,29 @@ static bool read_rows(struct round *r, enum digest_server server)
 				    .range = r->j->range,
 				    .near = r->j->near[server],
 				    .seed = r->j->seed };
-	struct buf sql, list;
+	struct buf sql, list, key;
 	PGresult *result = NULL;
 	bool ok;
 
 	buf_init(&sql, SQL_BYTES);
 	buf_init(&list, SQL_BYTES);
+	buf_init(&key, SQL_BYTES);
 	digest_rows(&plan, &sql);
 	pg_array_begin(&list);
-	for (size_t i = 0; i < r->key_count; i++)
-		pg_array_add(&list, r->keys[i]);
+	for (size_t i = 0; i < r->key_count; i++) {
+		buf_reset(&key);
+		pg_bytea(&key, r->keys[i]);
+		pg_array_add(&list, buf_span(&key));
+	}
 	pg_array_end(&list);
-	if (buf_failed(&sql) || buf_failed(&list))
+	if (buf_failed(&sql) || buf_failed(&list) || buf_failed(&key))
 		no_memory(r->f);
 	else
 		result = pg_query_params(server_conn(r, server), r->f, buf_cstr(&sql), 1,
 					 (const char *const[]) { buf_cstr(&list) });
 	buf_release(&sql);
 	buf_release(&list);
+	buf_release(&key);
 	ok = result && take_rows(r, server, result);
 	PQclear(result);
 	return ok;

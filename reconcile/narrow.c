@@ -28,14 +28,14 @@ static int compare(const void *a, const void *b)
 	return span_cmp(*(const struct span *)a, *(const struct span *)b);
 }
 
-/* The values of a column, each once, as an array's text. False: one is NULL. */
+/* The values of a column, each once, as an array's text. False: one is NULL, or no text (a corrupt key). */
 static bool write_values(const struct touched_key *keys, size_t n, size_t part, struct span *scratch,
 			 struct buf *out)
 {
 	pg_array_begin(out);
 	for (size_t i = 0; i < n; i++) {
 		scratch[i] = keys[i].parts[part];
-		if (!scratch[i].p)
+		if (!scratch[i].p || !span_is_utf8(scratch[i]))
 			return false;
 	}
 	qsort(scratch, n, sizeof(*scratch), compare);

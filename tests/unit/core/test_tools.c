@@ -24,6 +24,20 @@ static void spans_order_by_bytes_then_length(void **state)
 	assert_true(span_cmp(span(NULL, 0), span_str("")) == 0);
 }
 
+static void only_whole_characters_are_utf8(void **state)
+{
+	static const char *const good[] = { "", "a\n", "\xc3\xa9", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xef\xbf\xbf",
+					    "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf" };
+	static const char *const bad[] = { "caf\xc3", "\xc3\x28", "\x80", "\xc0\x80", "\xe0\x9f\xbf", "\xed\xa0\x80",
+					   "\xe2\x82", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xff", "\xf0\x90\x80" };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++)
+		assert_true(span_is_utf8(span_str(good[i])));
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		assert_false(span_is_utf8(span_str(bad[i])));
+}
+
 static void hashes_tell_neighbours_apart(void **state)
 {
 	char bytes[40] = { 0 };
@@ -263,6 +277,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(spans_order_by_bytes_then_length),
+		cmocka_unit_test(only_whole_characters_are_utf8),
 		cmocka_unit_test(hashes_tell_neighbours_apart),
 		cmocka_unit_test(hashes_spread_over_small_moduli),
 		cmocka_unit_test(a_fault_says_the_last_reason_and_its_context),
