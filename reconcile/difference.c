@@ -61,7 +61,8 @@ static json_t *value_json(struct span text, struct span other)
 
 static bool is_different(const struct difference *d, size_t i)
 {
-	return !d->source || !d->target || !verdict_same_text(d->source[i], d->target[i]);
+	return !d->source || !d->target || (!verdict_same_text(d->source[i], d->target[i]) &&
+					     !(d->is_explained && d->is_explained[i]));
 }
 
 /* Of a mismatch: the columns that differ; else the whole row. A keyless row has no other name. */

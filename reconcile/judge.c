@@ -244,7 +244,7 @@ static uint64_t since(const struct known_event *events, size_t n)
 	return 0;
 }
 
-static void report(struct round *r, size_t i, enum verdict_hop hop, uint64_t since_lsn)
+static void report(struct round *r, size_t i, enum verdict_hop hop, const bool *is_explained, uint64_t since_lsn)
 {
 	struct judge *j = r->j;
 	const struct verdict_row *s = &r->rows[DIGEST_SOURCE][i], *t = &r->rows[DIGEST_TARGET][i];
@@ -258,6 +258,7 @@ static void report(struct round *r, size_t i, enum verdict_hop hop, uint64_t sin
 				 .target_count = t->count,
 				 .source = s->count ? s->texts : NULL,
 				 .target = t->count ? t->texts : NULL,
+				 .is_explained = is_explained,
 				 .hop = hop,
 				 .since_lsn = since_lsn,
 			 });
@@ -276,6 +277,15 @@ static bool last_image(struct round *r, struct span key, const struct known_even
 		if (of_seen ? events[i].is_seen : events[i].is_applied)
 			list[count++] = events[i].e;
 	return image_of_key(&r->images, key, list, count, ret, r->f);
+}
+
+static const bool *explained_columns(struct round *r, const struct verdict_case *c)
+{
+	bool *is_explained = arena_alloc(&r->arena, c->column_count * sizeof(*is_explained) + 1);
+
+	for (size_t i = 0; is_explained && i < c->column_count; i++)
+		is_explained[i] = verdict_explains(c, i);
+	return is_explained;
 }
 
 static bool judge_keyed(struct round *r, size_t i, enum verdict *ret)
@@ -311,8 +321,8 @@ static bool judge_keyed(struct round *r, size_t i, enum verdict *ret)
 	if (*ret != VERDICT_CLEAN && failpoint("judge.hasty"))
 		*ret = VERDICT_DIVERGED;
 	if (*ret == VERDICT_DIVERGED)
-		report(r, i, hop, since(events, n));
-	return true;
+		report(r, i, hop, explained_columns(r, &c), since(events, n));
+	return !arena_failed(&r->arena) || no_memory(r->f);
 }
 
 /* What the events that only one of the two sides knows made of the counts; *ret_known: can it be told? */
@@ -366,7 +376,7 @@ static bool judge_keyless(struct round *r, enum verdict *verdicts)
 						       r->is_settled)
 				       : VERDICT_LATER;
 		if (verdicts[i] == VERDICT_DIVERGED)
-			report(r, i, HOP_UNKNOWN, since(events, n));
+			report(r, i, HOP_UNKNOWN, NULL, since(events, n));
 	}
 	return true;
 }

@@ -25,6 +25,7 @@ struct difference {
 	struct span key;                    /* digest.h */
 	int64_t source_count, target_count; /* rows; 0: there is none */
 	const struct span *source, *target; /* NULL: there is no row */
+	const bool *is_explained;           /* columns that differ by what is under way; NULL: none */
 	enum verdict_hop hop;
 	uint64_t since_lsn;                 /* of the last change that the stream knows of; 0: none */
 };

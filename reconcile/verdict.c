@@ -63,6 +63,18 @@ enum verdict verdict_key(const struct verdict_case *c, enum verdict_hop *ret_hop
 	return source_ok && target_ok ? VERDICT_EXPLAINED : VERDICT_LATER;
 }
 
+static bool is_as_set(const struct verdict_row *row, const struct verdict_image *image, size_t column)
+{
+	return row->count && image->is_known && image->row.count && !(image->is_unsent && image->is_unsent[column]) &&
+	       verdict_same_text(row->texts[column], image->row.texts[column]);
+}
+
+bool verdict_explains(const struct verdict_case *c, size_t column)
+{
+	return !c->is_same && c->sees_event && is_as_set(&c->source, &c->source_image, column) &&
+	       is_as_set(&c->target, &c->target_image, column);
+}
+
 enum verdict verdict_count(int64_t source, int64_t target, int64_t between, bool is_settled)
 {
 	if (source + between == target)

@@ -47,6 +47,8 @@ struct verdict_case {
 };
 
 enum verdict verdict_key(const struct verdict_case *c, enum verdict_hop *ret_hop);
+/* Of rows that diverged: is a column on both sides what its own last event set? Then it differs only by what is under way. */
+bool verdict_explains(const struct verdict_case *c, size_t column);
 /* between: rows that came, less those that went, by events that were applied and that S does not see
  * (less those that it does see and that were not). */
 enum verdict verdict_count(int64_t source, int64_t target, int64_t between, bool is_settled);

@@ -50,6 +50,25 @@ static void equal_rows_are_clean(void **state)
 	expect(&c, VERDICT_CLEAN, HOP_UNKNOWN);
 }
 
+/* One column lags, the other is wrong: only that one is named. */
+static void columns_that_lag_are_explained(void **state)
+{
+	static const struct span lags[] = { { "0", 1 }, { "wrong", 5 } };
+	static const bool unsent[] = { false, true };
+	static const struct span before[] = { { "0", 1 }, { NULL, 0 } }, after[] = { { "1", 1 }, { NULL, 0 } };
+	struct verdict_case c = of(old_row, lags);
+
+	c.sees_event = true;
+	c.source_image = image(after);
+	c.target_image = image(before);
+	c.source_image.is_unsent = c.target_image.is_unsent = unsent;
+	expect(&c, VERDICT_DIVERGED, HOP_TARGET);
+	assert_true(verdict_explains(&c, 0));
+	assert_false(verdict_explains(&c, 1));
+	c.is_same = true; /* nothing is under way */
+	assert_false(verdict_explains(&c, 0));
+}
+
 static void null_is_not_empty(void **state)
 {
 	struct verdict_case c = of(null_row, empty_row);
@@ -203,6 +222,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(equal_rows_are_clean),
+		cmocka_unit_test(columns_that_lag_are_explained),
 		cmocka_unit_test(null_is_not_empty),
 		cmocka_unit_test(the_same_events_must_leave_the_same_row),
 		cmocka_unit_test(without_events_old_transactions_are_waited_for),
