@@ -418,7 +418,7 @@ def test_every_mutation_is_found_and_named(migration, target18, rng, is_long):
     tables = [w.name for w in plan.wides] + ["things", "pairs", "logs", "quiet_logs"]
     rounds = [split(mutations) for mutations in plan.rounds]
     start_plan(m, plan, tables)
-    writers = Writers(m, rng, statement=plan.load)
+    writers = Writers(m, rng, sessions=2, statement=plan.load, pause=0.05)
     try:
         check_scrub(m, plan, [on_primary for _, _, on_primary in rounds], writers, tables)
         m.stop()

@@ -232,7 +232,7 @@ def load(rng):
 class Writers:
     """Sessions that write until stopped; a deadlock among them is theirs."""
 
-    def __init__(self, m, rng, sessions=3, statement=load):
+    def __init__(self, m, rng, sessions=3, statement=load, pause=0.01):
         import random
         self.stopping, self.failures, self.count = threading.Event(), [], 0
 
@@ -240,7 +240,7 @@ class Writers:
             own = random.Random(seed)
             with m.source.connect() as connection:
                 # the targets must be able to follow: a run waits for them again and again
-                while not self.stopping.wait(0.01):
+                while not self.stopping.wait(pause):
                     try:
                         connection.execute(f"begin; {statement(own)}; commit")
                         self.count += 1
