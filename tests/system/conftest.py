@@ -121,13 +121,17 @@ def registry():
 
 @pytest.fixture
 def new_postgres():
-    """new_postgres("name", version=15, **settings) -> a started Postgres of this test alone."""
+    """new_postgres("name", version=15, **settings) -> a started Postgres of this test alone; prepare: called with
+    it before it starts; standby_of: of which server it is a standby."""
     servers = []
 
-    def make(name, version=15, **settings):
+    def make(name, version=15, prepare=None, standby_of=None, **settings):
         server = Postgres(name, version, settings)
         servers.append(server)
-        return server.init().start()
+        server.init_standby(standby_of) if standby_of else server.init()
+        if prepare:
+            prepare(server)
+        return server.start()
     yield make
     for server in servers:
         server.remove()

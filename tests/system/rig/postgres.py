@@ -233,6 +233,15 @@ class Postgres(Database):
             hba.write("host replication all 127.0.0.1/32 trust\n")
         return self
 
+    def init_standby(self, primary):
+        """Instead of init(): a standby of a running server, known there by its label."""
+        run([client_program("pg_basebackup"), "-R", "-X", "stream", "-c", "fast", "-D", self.data, "-d", primary.uri()],
+            user=server_user())
+        with open(self.data / "postgresql.conf", "a") as conf:
+            for name, value in {**self.settings, "cluster_name": self.label}.items():
+                conf.write(f"{name} = '{value}'\n")
+        return self
+
     def start(self, timeout=60):
         """Returns when it answers. After kill9 the shared memory may still be in use for a moment:
         the start is tried again until the deadline."""
