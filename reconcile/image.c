@@ -160,50 +160,33 @@ static bool is_unsent(const struct expression *e, const struct value *values)
 	return false;
 }
 
-static bool has_unsent(const struct relation *rel, const struct value *values)
-{
-	for (size_t i = 0; i < rel->column_count; i++)
-		if (values[i].state == VALUE_IS_UNCHANGED)
-			return true;
-	return false;
-}
-
-/* Was it this row before, too? */
-static bool keeps_key(struct image_maker *k, const struct tail_row *row)
-{
-	struct buf b;
-	bool same;
-
-	if (!row->before)
-		return true;
-	buf_init(&b, KEY_BYTES);
-	same = relation_key(row->rel, row->before, &b, NULL) && span_eq(buf_span(&b), row->key);
-	buf_release(&b);
-	(void)k;
-	return same;
-}
-
-/* Fills in what the last event did not send from those before it. */
-static bool fill_in(struct image_maker *k, const struct tail_row *last,
-		    const struct tail_event *const *events, size_t n, struct value *values,
+/*
+ * Fills in what the last event did not send from those before it, of the same row. Only those are read again that
+ * have sent something of it: a row may have changed thousands of times since.
+ */
+static bool fill_in(struct image_maker *k, const struct tail_event *const *events, size_t n, struct value *values,
 		    struct fault *f)
 {
 	const struct relation *rel = k->digest->rel;
 	struct value *older = arena_alloc(k->a, rel->column_count * sizeof(*older) + 1);
-	struct tail_row row = *last;
+	uint32_t unsent = events[n - 1]->unsent;
+	struct tail_row row;
 
 	if (!older)
 		return no_memory(f);
-	while (n-- > 0 && has_unsent(rel, values) && keeps_key(k, &row)) {
-		if (events[n]->kind != TAIL_ROW)
-			return true;
-		if (!tail_image(k->ends->tail, events[n], k->a, &row, f))
+	for (size_t at = n - 1; at > 0 && unsent && !events[at]->from_other_key && events[at - 1]->kind == TAIL_ROW; at--) {
+		const struct tail_event *e = events[at - 1];
+
+		if (!(unsent & (~e->unsent | TAIL_UNSENT_REST)))
+			continue;
+		if (!tail_image(k->ends->tail, e, k->a, &row, f))
 			return false;
 		if (!row.after || !lay_out(k, row.rel, row.after, older))
 			return true;
 		for (size_t i = 0; i < rel->column_count; i++)
 			if (values[i].state == VALUE_IS_UNCHANGED)
 				values[i] = older[i];
+		unsent &= e->unsent;
 	}
 	return true;
 }
@@ -265,7 +248,7 @@ bool image_of_key(struct image_maker *k, struct span key, const struct tail_even
 	ret->is_known = row.after == NULL;
 	if (ret->is_known || !lay_out(k, row.rel, row.after, values))
 		return true;
-	if (!fill_in(k, &row, events, n - 1, values, f))
+	if (!fill_in(k, events, n, values, f))
 		return false;
 	if (rel->filter.sql.p && is_unsent(&rel->filter, values))
 		return true;

@@ -185,14 +185,26 @@ static bool decode(struct tail *t, const struct codec *codec, const struct event
 	return true;
 }
 
-/* An update that comes with an old row: was that of another key? Then the old key's row is gone. */
-static bool add_gone(struct tail *t, const struct codec *codec, const struct event *ev,
-		     struct tail_event e, struct span key, struct fault *f)
+static uint32_t unsent(const struct tail_row *row)
 {
+	uint32_t bits = 0;
+
+	for (size_t i = 0; row->after && i < row->rel->column_count; i++)
+		if (row->after[i].state == VALUE_IS_UNCHANGED)
+			bits |= i < 31 ? UINT32_C(1) << i : TAIL_UNSENT_REST;
+	return bits;
+}
+
+/* What an update leaves out. With an old row: was that of another key? Then the old key's row is gone. */
+static bool add_gone(struct tail *t, const struct codec *codec, const struct event *ev,
+		     struct tail_event *update, struct span key, struct fault *f)
+{
+	struct tail_event e = *update;
 	struct tail_row row;
 
 	if (!decode(t, codec, ev, &t->arena, &row, f))
 		return false;
+	update->unsent = unsent(&row);
 	if (!row.before || row.rel->keyless)
 		return true;
 	buf_reset(&t->key);
@@ -200,6 +212,7 @@ static bool add_gone(struct tail *t, const struct codec *codec, const struct eve
 		return false;
 	if (span_eq(buf_span(&t->key), key))
 		return true;
+	update->from_other_key = true;
 	e.kind = TAIL_GONE;
 	e.key_hash = span_hash(buf_span(&t->key));
 	add_event(t, e);
@@ -245,7 +258,7 @@ static bool add_change(struct tail *t, const struct event *ev, struct tail_event
 	if (!is_watched(t, codec_relation(codec)))
 		return true;
 	e.kept = keep_record(t, key);
-	if (ev->head.op == 'u' && !add_gone(t, codec, ev, e, key, f))
+	if (ev->head.op == 'u' && !add_gone(t, codec, ev, &e, key, f))
 		return false;
 	e.kind = TAIL_ROW;
 	e.key_hash = span_hash(key);

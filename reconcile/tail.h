@@ -33,15 +33,19 @@ enum tail_kind {
 	TAIL_TABLE, /* concerns every row of the table: a TRUNCATE, a copy, new columns */
 };
 
+#define TAIL_UNSENT_REST (UINT32_C(1) << 31) /* columns from the 31st on */
+
 struct tail_event {
 	uint64_t key_hash; /* ROW, GONE */
 	struct position position;
 	uint32_t xid;
 	int32_t partition; /* whose place decides whether it was applied */
 	int64_t offset;
-	enum tail_kind kind;
+	enum tail_kind kind : 8;
+	bool from_other_key;  /* ROW: the row had another key before */
 	int32_t in_exclusive; /* ROW: number of the change in an exclusive record; -1: a record of its own */
 	uint32_t kept;        /* 1 + where its record is in tail.kept; 0: it is to be fetched */
+	uint32_t unsent;      /* ROW: columns of the new row that were not sent: a bit each, TAIL_UNSENT_REST for the rest */
 };
 
 struct tail {
