@@ -43,6 +43,18 @@ void incident_topic_free(struct incident_topic *t)
 	free(t);
 }
 
+/* The first error among the delivery reports of an event. */
+static rd_kafka_resp_err_t delivered(rd_kafka_event_t *event)
+{
+	rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR_NO_ERROR;
+	const rd_kafka_message_t *msg;
+
+	while (rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR && (msg = rd_kafka_event_message_next(event)))
+		err = err ? err : msg->err;
+	rd_kafka_event_destroy(event);
+	return err;
+}
+
 static bool produce(struct incident_topic *t, struct span key, const char *json, struct fault *f)
 {
 	rd_kafka_resp_err_t err;
@@ -60,8 +72,8 @@ static bool produce(struct incident_topic *t, struct span key, const char *json,
 	     rd_kafka_outq_len(t->producer) > 0 && clock_us() < end;) {
 		rd_kafka_event_t *event = rd_kafka_queue_poll(t->events, 100);
 
-		if (event)
-			rd_kafka_event_destroy(event);
+		if (event && (err = delivered(event)))
+			return kafka_fault(err, t->topic, f);
 	}
 	return rd_kafka_outq_len(t->producer) == 0 ||
 	       fault(f, FAULT_ENVIRONMENT, "not acknowledged in %d s", FLUSH_MS / 1000);

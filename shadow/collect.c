@@ -428,6 +428,7 @@ static bool part_may_move(const struct part *p, int64_t now)
 	case PART_UNTAKEN:
 	case PART_SEEKING:
 	case PART_WAITS_EXCLUSIVE:
+	case PART_HELD:
 	case PART_STOPPED:
 	case PART_STATES:
 		return false;

@@ -94,3 +94,58 @@ void incident_send(struct incident *i, const struct incident_report *r)
 	if (!incident_topic_send(i->topic, r->key, incident_json(r), &f))
 		log_warn("incident not written: %s", f.text);
 }
+
+/* ---- repairs ---- */
+
+/* A long text by its beginning, cut between characters. */
+static void incident_cut(json_t *row)
+{
+	const char *name;
+	json_t *value;
+
+	json_object_foreach(row, name, value) {
+		size_t n = json_string_length(value), cut = INCIDENT_VALUE_BYTES;
+		const char *text = json_string_value(value);
+
+		if (!text || n <= cut)
+			continue;
+		while (cut > 0 && ((unsigned char)text[cut] & 0xc0) == 0x80)
+			cut--;
+		json_object_set_new(row, name, json_sprintf("%.*s… (%zu bytes)", (int)cut, text, n));
+	}
+}
+
+static json_t *incident_row(struct span row, bool is_cut)
+{
+	json_t *v = row.p ? json_loadb(row.p, row.n, JSON_ALLOW_NUL, NULL) : NULL;
+
+	if (is_cut && v)
+		incident_cut(v);
+	return v ? v : row.p ? json_span(row) : json_null();
+}
+
+json_t *incident_repair_json(const struct incident_repair *r)
+{
+	bool is_cut = r->before.n + r->after.n > INCIDENT_ROWS_BYTES;
+	json_t *o = json_object();
+
+	json_object_set_new(o, "class", json_string("repair"));
+	json_object_set_new(o, "role", json_string(r->role));
+	json_object_set_new(o, "topic", json_string(r->topic));
+	json_object_set_new(o, "partition", json_integer(r->partition));
+	json_object_set_new(o, "table", json_span(r->table));
+	json_object_set_new(o, "key", json_span(r->key));
+	json_object_set_new(o, "commit_lsn", json_lsn(r->position.commit.v));
+	json_object_set_new(o, "seq", json_integer((json_int_t)r->position.seq));
+	json_object_set_new(o, "before", incident_row(r->before, is_cut));
+	json_object_set_new(o, "after", incident_row(r->after, is_cut));
+	json_object_set_new(o, "message", json_string(!r->before.p ? "repaired: the row was missing"
+						      : !r->after.p ? "repaired: the row was not on the source"
+								    : "repaired: the row was not the source's"));
+	return o;
+}
+
+bool incident_repaired(struct incident *i, const struct incident_repair *r, struct fault *f)
+{
+	return incident_topic_send(i->topic, r->key, incident_repair_json(r), f);
+}

@@ -374,6 +374,8 @@ static void lane_work(struct lane *l)
 		lane_look_at_copies(l);
 	if (l->conn)
 		exclusive_turn(l);
+	if (l->conn)
+		repair_turn(l);
 	if (l->conn && !l->has_old_copies && batch_collect(l, CONSUME_CHANGES))
 		batch_commit_changes(l);
 	else if (l->conn && l->large)

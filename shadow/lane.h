@@ -6,7 +6,7 @@
  * ops on the lane's queue. A lane that was dropped from has no open transaction on a partition and
  * does not touch its queue any more. What a partition is at the moment is part.h's states.
  *
- * A turn: ops · connection · partitions to take or to seek · those that wait · a batch of changes ·
+ * A turn: ops · connection · partitions to take or to seek · those that wait · repairs · a batch of changes ·
  * a batch of copied rows · what partition 0's owner does for all. Nothing in a turn waits for
  * another partition: one that cannot go on keeps its records and is looked at again later.
  */
@@ -31,6 +31,9 @@ enum {
 	LANE_FETCH_MESSAGES = 256,      /* taken from a partition's queue at once */
 	LANE_EXCLUSIVE_POLL_US = 20 * 1000,
 	LANE_COPY_POLL_US = 100 * 1000,
+	LANE_REPAIR_POLL_US = 250 * 1000, /* a statement that finds nothing, about 0.2 ms of it */
+	LANE_HELD_POLL_US = 20 * 1000,
+	LANE_HELD_MAX_US = 10 * 1000 * 1000,
 	LANE_SCHEMA_POLL_US = 1000 * 1000,
 	LANE_TARGET_POLL_US = 1000 * 1000,
 	LANE_STALLED_US = 3 * 1000 * 1000,

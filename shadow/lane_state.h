@@ -2,7 +2,7 @@
 /*
  * lane_state - the inside of a lane, shared by the files that make its turn: lane.c (thread, ops,
  * connection), collect.c, batch.c, copied.c (batches), whole.c (transactions that stay whole),
- * exclusive.c (what runs alone), finish.c (tables become live); lane_state.c has what all of them need.
+ * exclusive.c (what runs alone), repair.c (rows that verify asks for), finish.c (tables become live); lane_state.c has what all of them need.
  * Nobody else includes it, but for unit tests.
  *
  * Invariants between turns: 1. no transaction is open on the connection; 2. for each partition but
@@ -93,6 +93,7 @@ struct lane {
 	struct copies copies;
 	int64_t copies_us;          /* next look at the rows */
 	int64_t wake_us;            /* last time a fetcher was woken */
+	int64_t repair_us, tell_us; /* repair.c: next look, next incident */
 	struct batch batch;
 	struct part *large;  /* its transaction does not fit the batch, or has an event inside: whole_run */
 	bool is_open;        /* within whole_run: the target's transaction is */
@@ -215,6 +216,10 @@ enum exclusive_outcome exclusive_can(struct lane *l, struct part *p, rd_kafka_me
 bool exclusive_in_place(struct lane *l, struct part *p);
 /* Looks after the partitions that wait at an exclusive event. */
 void exclusive_turn(struct lane *l);
+
+/* repair.c */
+/* Looks for rows that are to be repaired in this lane's partitions. */
+void repair_turn(struct lane *l);
 
 /* finish.c */
 /* If partition 0 is ours: tables whose copies are whole become live. */

@@ -19,6 +19,7 @@ static const char *const state_names[PART_STATES] = {
 	[PART_WAITS_EXCLUSIVE] = "waits at an exclusive event",
 	[PART_WAITS_TARGET] = "waits for the target's schema",
 	[PART_WAITS_GATE] = "waits at the gate",
+	[PART_HELD] = "held for a repair",
 	[PART_STOPPED] = "stopped",
 };
 

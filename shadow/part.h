@@ -2,7 +2,7 @@
 /*
  * part - a partition in the hands of a lane: its queue, its progress, the records read ahead.
  *
- *   UNTAKEN ──take──▶ SEEKING ──seek──▶ OPEN ◀──▶ WAITS_… ; OPEN ──▶ STOPPED
+ *   UNTAKEN ──take──▶ SEEKING ──seek──▶ OPEN ◀──▶ WAITS_…, HELD ; OPEN ──▶ STOPPED
  *      ▲                 ▲
  *      │ fenced, or the connection is gone    │ the batch was rolled back
  *
@@ -31,6 +31,7 @@ enum part_state {
 	PART_WAITS_EXCLUSIVE, /* the next record is an exclusive event */
 	PART_WAITS_TARGET,    /* a person must run DDL on the target first */
 	PART_WAITS_GATE,
+	PART_HELD,            /* stands still for a repair (repair.h) */
 	PART_STOPPED,         /* a record cannot be applied; reported */
 	PART_STATES
 };

@@ -7,7 +7,7 @@
 
 #include "core/buf.h"
 
-enum { OID_INT8 = 20, OID_TEXT_ARRAY = 1009 };
+enum { OID_INT8 = 20 };
 
 /* One prepared statement, known by the table's id, the operation and the column set. */
 struct entry {
@@ -146,10 +146,7 @@ static int param_types(struct statement_cache *c, const struct statement_key *k)
 	for (int part = 0; part < 2; part++)
 		for (size_t i = 0; i < n; i++)
 			if (part == 0 ? statement_has_key(k, i) : statement_has_set(k, i))
-				c->types[count++] = !k->table->columns[i].is_native
-							? OID_TEXT_ARRAY
-							: value_array_oid(
-							      k->table->columns[i].kind);
+				c->types[count++] = statement_array_oid(k->table, i);
 	c->types[count++] = OID_INT8;
 	return count;
 }

@@ -14,7 +14,7 @@
 
 #include "core/buf.h"
 
-enum { OID_TEXT = 25, OID_VARCHAR = 1043, OID_REGCLASS = 2205 };
+enum { OID_TEXT = 25, OID_TEXT_ARRAY = 1009, OID_VARCHAR = 1043, OID_REGCLASS = 2205 };
 
 const char *statement_op_name(enum statement_op op)
 {
@@ -250,6 +250,11 @@ bool statement_has_set(const struct statement_key *k, size_t column)
 	const struct statement_key plain = strict(k);
 
 	return has_set(&plain, column);
+}
+
+uint32_t statement_array_oid(const struct target_table *t, size_t column)
+{
+	return t->columns[column].is_native ? value_array_oid(t->columns[column].kind) : OID_TEXT_ARRAY;
 }
 
 /* ---- the rows ---- */
@@ -764,6 +769,22 @@ static bool write_plain(const struct statement_key *k, bool is_cascaded, struct 
 		write_expect_at_most(seen, wanted, what, out);
 	else
 		write_expect(seen, wanted, what, out);
+	return !buf_failed(out);
+}
+
+bool statement_write_lookup(const struct target_table *t, struct buf *out)
+{
+	const struct statement_key k = { t, STATEMENT_DELETE, NULL };
+	int param = 0;
+
+	buf_str(out, "SELECT (SELECT pg_catalog.json_object_agg(key, value) FROM"
+		     " pg_catalog.json_each_text(pg_catalog.row_to_json(t.*))) FROM ");
+	buf_add_span(out, t->name);
+	buf_str(out, " AS t, ");
+	write_rows(&k, true, false, &param, out);
+	buf_str(out, " WHERE ");
+	write_key_match(&k, "t", 'o', out);
+	buf_str(out, " FOR UPDATE OF t");
 	return !buf_failed(out);
 }
 

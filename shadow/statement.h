@@ -61,6 +61,13 @@ struct statement_key {
 bool statement_has_key(const struct statement_key *k, size_t column);
 bool statement_has_set(const struct statement_key *k, size_t column);
 
+/* The type of a column's parameter: an array of the kind, or of text. */
+uint32_t statement_array_oid(const struct target_table *t, size_t column);
+
+/* The rows of the target with one key, as a JSON object of texts each, locked. Parameters as those of a STATEMENT_DELETE,
+ * without the count. False: out is full. */
+bool statement_write_lookup(const struct target_table *t, struct buf *out);
+
 /* The SQL; false: out is full. */
 bool statement_write(const struct statement_key *k, struct buf *out);
 

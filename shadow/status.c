@@ -73,6 +73,7 @@ static bool may_rest(const struct shadow_status_part *p)
 	case PART_WAITS_COPY:
 	case PART_WAITS_EXCLUSIVE:
 	case PART_WAITS_GATE:
+	case PART_HELD:
 		return !p->is_failing;
 	case PART_UNTAKEN:
 	case PART_SEEKING:
