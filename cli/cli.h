@@ -16,7 +16,7 @@ struct cli {
 	struct migration m;
 	/* options; what was not given is NULL or false */
 	const char *role, *until, *instance, *table, *html;
-	bool json, watch, yes, final;
+	bool json, watch, yes, final, repair;
 	char **words;       /* behind the file: of commands that take some */
 	int word_count;
 	int exit_code;      /* set by a command that ran well but has something to say */

@@ -182,7 +182,7 @@ static bool show(struct incidents *i, const char *id, struct fault *f)
 	if (!i->found)
 		return fault(f, FAULT_USAGE, "topic %s has no incident %s; foreshadow incidents %s list shows them",
 			     i->c->m.incidents_topic, id, i->c->m.path);
-	if (json_object_get(i->found, "topic")) /* else it is about a row, not a record */
+	if (json_object_get(i->found, "offset")) /* else it is about a row, not a record */
 		add_change(i);
 	if (i->c->json)
 		cli_print_json(json_incref(i->found));

@@ -30,7 +30,8 @@ static const struct command {
 };
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
-enum { OPT_HELP = 1, OPT_VERSION, OPT_JSON, OPT_WATCH, OPT_YES, OPT_ROLE, OPT_UNTIL, OPT_INSTANCE, OPT_TABLE, OPT_FINAL, OPT_HTML };
+enum { OPT_HELP = 1, OPT_VERSION, OPT_JSON, OPT_WATCH, OPT_YES, OPT_ROLE, OPT_UNTIL, OPT_INSTANCE, OPT_TABLE, OPT_FINAL, OPT_HTML,
+       OPT_REPAIR };
 
 static const struct option_row {
 	const char *name, *value;
@@ -46,6 +47,8 @@ static const struct option_row {
 	{ "table", "TABLE", OPT_TABLE, FOR_VERIFY, "only this table, by its name on the source or on the targets" },
 	{ "final", NULL, OPT_FINAL, FOR_VERIFY,
 	  "before switching over, with the source's writes stopped: also sequences, constraints, indexes, triggers" },
+	{ "repair", NULL, OPT_REPAIR, FOR_VERIFY,
+	  "what differs is set right: the source's row, written by the partition's owner, which must be running" },
 	{ "html", "FILE", OPT_HTML, FOR_VERIFY, "--final: write the report as a page, too" },
 	{ "until", "LSN|caught-up", OPT_UNTIL, FOR_RUN, "stop cleanly there" },
 	{ "instance", "NAME", OPT_INSTANCE, FOR_RUN, "name of this process among those of its role (default: host name)" },
@@ -120,6 +123,9 @@ static void take_option(struct cli *c, int id, const char *value)
 		break;
 	case OPT_FINAL:
 		c->final = true;
+		break;
+	case OPT_REPAIR:
+		c->repair = true;
 		break;
 	case OPT_HTML:
 		c->html = value;

@@ -4,6 +4,7 @@
  * then the sum.
  *
  * Exit code 4: a difference is certain. 1: none, but not everything could be compared; what is left is named.
+ * --repair: what differs is set right, a line each; 0 if all of it was, and nothing else is left.
  * --final: also what stands beside the rows, at one moment (verify_final.h); 4 also when a check failed.
  */
 #include <inttypes.h>
@@ -20,7 +21,7 @@
 enum { EXIT_DIFFERENCE = 4 };
 
 struct verify {
-	bool json, is_final;
+	bool json, is_final, repairs;
 	struct html *page; /* NULL: none is wanted */
 	struct registry *registry;
 	struct framing *framing;
@@ -83,6 +84,24 @@ static void say_difference(void *arg, const struct difference *d)
 	json_decref(line);
 }
 
+static void say_repair(void *arg, const struct repair *r, const struct repair_item *item)
+{
+	struct verify *v = arg;
+	json_t *line = json_pack("{s:o, s:o, s:s, s:s, s:b, s:s?}", "table", json_span(r->digest->label), "key",
+				 difference_key_json(r->digest, item->texts), "kind", item->kind, "role", ends_role_names[r->role],
+				 "repaired", (int)item->is_repaired, "reason", item->reason);
+
+	if (v->json) {
+		cli_print_json(line);
+		return;
+	}
+	printf("%-10s %.*s on the %s", item->is_repaired ? "repaired" : "not repaired", SPAN_ARG(r->digest->label),
+	       ends_role_names[r->role]);
+	print_part(line, "key");
+	printf("%s%s\n", item->reason ? ": " : "", item->reason ? item->reason : "");
+	json_decref(line);
+}
+
 static void say_table(void *arg, const struct reconcile_table *t)
 {
 	struct verify *v = arg;
@@ -121,7 +140,11 @@ static double coverage(const struct reconcile_summary *s)
 static void say_summary(const struct verify *v, const struct reconcile_summary *s, bool ok)
 {
 	bool is_whole = ok && !s->open_count && !s->unverified_count && !s->is_unproven;
-	const char *verdict = s->found_count ? "diverged" : s->final.failed_checks ? "failed" : is_whole ? "clean" : "incomplete";
+	const char *verdict = s->found_count > s->repaired_count ? "diverged"
+			      : s->final.failed_checks	       ? "failed"
+			      : !is_whole		       ? "incomplete"
+			      : s->found_count		       ? "repaired"
+							       : "clean";
 	char lsn[LSN_TEXT];
 
 	if (v->is_final)
@@ -136,9 +159,15 @@ static void say_summary(const struct verify *v, const struct reconcile_summary *
 			json_object_update_new(sum, json_pack("{s:b, s:I, s:I}", "quiet", (int)s->final.is_quiet, "failed_checks",
 							      (json_int_t)s->final.failed_checks, "unjudged_checks",
 							      (json_int_t)s->final.unjudged_checks));
+		if (v->repairs)
+			json_object_update_new(sum, json_pack("{s:I, s:I}", "repaired", (json_int_t)s->repaired_count,
+							      "not_repaired",
+							      (json_int_t)(s->found_count - s->repaired_count)));
 		cli_print_json(sum);
 		return;
 	}
+	if (v->repairs)
+		printf("repaired %zu, not repaired %zu\n", s->repaired_count, s->found_count - s->repaired_count);
 	printf("%s: %zu tables, %" PRId64 " rows, %zu differences, coverage %.6g, from %s on; %s\n", verdict,
 	       s->table_count, s->row_count, s->found_count, coverage(s), lsn_format(s->lsn, lsn),
 	       s->has_proof     ? "a planted difference was found"
@@ -159,6 +188,8 @@ static bool choose_roles(struct reconcile_options *o, const char *role, struct f
 {
 	for (int i = 0; i < 2; i++)
 		o->roles[i] = !role || strcmp(role, ends_role_names[i]) == 0;
+	if (o->is_final && o->repairs)
+		return fault(f, FAULT_USAGE, "--final only looks: run verify --repair before it, while foreshadow run is running");
 	if (o->is_final && (role || o->table))
 		return fault(f, FAULT_USAGE, "--final compares all tables of both targets: leave --table and --role out");
 	return o->roles[0] || o->roles[1] ||
@@ -167,8 +198,8 @@ static bool choose_roles(struct reconcile_options *o, const char *role, struct f
 
 static bool verify_run(struct cli *c, struct verify *v, struct reconcile_summary *ret, struct fault *f)
 {
-	struct reconcile_options options = { .table = c->table, .is_final = c->final };
-	const struct reconcile_report report = { say_difference, say_table, say_check, v };
+	struct reconcile_options options = { .table = c->table, .is_final = c->final, .repairs = c->repair };
+	const struct reconcile_report report = { say_difference, say_table, say_check, say_repair, v };
 	struct kafka_conf conf = { c->m.kafka, c->m.kafka_count, c->m.slot };
 	struct control *control;
 	bool ok;
@@ -196,11 +227,11 @@ static bool verify_run(struct cli *c, struct verify *v, struct reconcile_summary
 /* Of what was compared. */
 static int exit_of(const struct verify *v, const struct reconcile_summary *s)
 {
-	if (s->found_count || s->final.failed_checks)
+	if (s->found_count > s->repaired_count || s->final.failed_checks)
 		return EXIT_DIFFERENCE;
 	if (!s->open_count && !s->unverified_count && !s->is_unproven)
 		return 0;
-	log_error("no difference, but not everything could be compared: %zu tables are left%s", v->unverified_count,
+	log_error("no difference is left, but not everything could be compared: %zu tables are left%s", v->unverified_count,
 		  s->is_unproven ? "; an old transaction on the source must end before rows that differ can be judged" : "");
 	return 1;
 }
@@ -226,7 +257,7 @@ static bool finish(struct cli *c, struct verify *v, const struct reconcile_summa
 	say_summary(v, s, ok);
 	fflush(stdout);
 	has_page = !v->page || verify_final_page(c, v->page, s, coverage(s), ok ? NULL : f->text, &of_page);
-	if (!ok && !c->final && !s->found_count && !s->final.failed_checks)
+	if (!ok && !c->final && s->found_count == s->repaired_count && !s->final.failed_checks)
 		return false;
 	if (!ok)
 		log_error("%s", f->text);
@@ -238,7 +269,7 @@ static bool finish(struct cli *c, struct verify *v, const struct reconcile_summa
 
 bool cmd_verify(struct cli *c, struct fault *f)
 {
-	struct verify v = { .json = c->json, .is_final = c->final };
+	struct verify v = { .json = c->json, .is_final = c->final, .repairs = c->repair };
 	struct reconcile_summary summary = { 0 };
 	struct html page;
 	bool ok;

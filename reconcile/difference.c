@@ -90,15 +90,13 @@ static json_t *columns_json(const struct difference *d)
 	return list;
 }
 
-static json_t *key_json(const struct difference *d)
+json_t *difference_key_json(const struct digest *d, const struct span *texts)
 {
-	const struct span *texts = d->source ? d->source : d->target;
-	json_t *key = d->digest->is_keyless || !texts ? json_null() : json_object();
+	json_t *key = d->is_keyless || !texts ? json_null() : json_object();
 
-	for (size_t i = 0; json_is_object(key) && i < d->digest->column_count; i++)
-		if (d->digest->columns[i].is_key)
-			json_object_setn_new_nocheck(key, d->digest->columns[i].name.p,
-						     d->digest->columns[i].name.n,
+	for (size_t i = 0; json_is_object(key) && i < d->column_count; i++)
+		if (d->columns[i].is_key)
+			json_object_setn_new_nocheck(key, d->columns[i].name.p, d->columns[i].name.n,
 						     value_json(texts[i], span(NULL, 0)));
 	return key;
 }
@@ -111,7 +109,7 @@ json_t *difference_json(const struct difference *d)
 	json_t *line = json_object();
 
 	json_object_set_new(line, "table", json_span(d->digest->label));
-	json_object_set_new(line, "key", key_json(d));
+	json_object_set_new(line, "key", difference_key_json(d->digest, d->source ? d->source : d->target));
 	json_object_set_new(line, "kind", json_string(difference_kind(d)));
 	json_object_set_new(line, "columns", columns_json(d));
 	json_object_set_new(line, "source", row_json(d, d->source, d->target));

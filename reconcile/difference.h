@@ -15,6 +15,8 @@
 /* A new reference. */
 json_t *difference_json(const struct difference *d);
 
+/* Of its "key": the columns of a row (texts as in struct difference) that are its key; null: keyless, or no row. */
+json_t *difference_key_json(const struct digest *d, const struct span *texts);
 /* For <m>.incidents: {"class": "difference", "sqlstate": "", "message": in words} and the above; window_lsn: the mark of the window that
  * found it, 0: no window did. A new reference. */
 json_t *difference_incident(const struct difference *d, uint64_t window_lsn);

@@ -557,6 +557,86 @@ void digest_step(const struct digest_plan *p, int64_t count, struct buf *out)
 	buf_printf(out, " ORDER BY 1 OFFSET %" PRId64 " LIMIT 1", count);
 }
 
+/* ---- the source's own rows ---- */
+
+/* What the column's output function prints. */
+static void write_own(const struct column *c, struct buf *out)
+{
+	struct buf name;
+
+	buf_init(&name, 4096);
+	pg_quote_ident(&name, c->name);
+	write_text(buf_span(&name), out);
+	buf_release(&name);
+}
+
+void digest_source_keys(const struct digest_plan *p, struct buf *out)
+{
+	const struct relation *rel = p->digest->rel;
+
+	buf_str(out, "SELECT * FROM (SELECT ");
+	write_key(p, out);
+	buf_str(out, " AS \"the key\"");
+	for (size_t i = 0; i < rel->column_count; i++)
+		if (rel->columns[i].is_key) {
+			buf_str(out, ", ");
+			write_own(&rel->columns[i], out);
+			buf_printf(out, " AS k%zu", i);
+		}
+	write_from(p, out);
+	buf_str(out, ") AS q WHERE \"the key\" = ANY ($1::pg_catalog.text[])");
+}
+
+/* Operators of other types than these are in schemas that are not searched; the type's own one is asked for then. */
+static bool has_plain_equality(const struct side_column *s)
+{
+	return s->is_builtin || s->typtype != 'b' || s->category == 'A';
+}
+
+static void write_own_match(const struct column *c, const struct side_column *s, size_t number, struct buf *out)
+{
+	bool is_plain = has_plain_equality(s);
+
+	if (!is_plain)
+		buf_str(out, "pg_catalog.record_eq(ROW((");
+	pg_quote_ident(out, c->name);
+	if (!is_plain)
+		buf_printf(out, ")::%.*s)", SPAN_ARG(s->base_name));
+	buf_printf(out, "%s\"the keys\".k%zu::%.*s", is_plain ? " = " : ", ROW(", number, SPAN_ARG(s->base_name));
+	if (!is_plain && c->collation.p)
+		buf_printf(out, " COLLATE %.*s", SPAN_ARG(c->collation));
+	buf_str(out, is_plain ? "" : "))");
+}
+
+void digest_source_rows(const struct digest_plan *p, struct buf *out)
+{
+	const struct relation *rel = p->digest->rel;
+	size_t n = 0;
+
+	buf_str(out, "SELECT n, v::pg_catalog.text FROM pg_catalog.unnest(");
+	for (size_t i = 0; i < rel->key_count; i++)
+		buf_printf(out, "%s$%zu::pg_catalog.text[]", i ? ", " : "", i + 1);
+	buf_str(out, ") WITH ORDINALITY AS \"the keys\"(");
+	for (size_t i = 0; i < rel->key_count; i++)
+		buf_printf(out, "k%zu, ", i + 1);
+	buf_str(out, "n), LATERAL (SELECT ARRAY[");
+	for (size_t i = 0; i < rel->column_count; i++) {
+		buf_str(out, i ? ", " : "");
+		if (rel->columns[i].is_dropped)
+			buf_str(out, "NULL");
+		else
+			write_own(&rel->columns[i], out);
+	}
+	buf_str(out, "]::pg_catalog.text[] AS v");
+	write_from(p, out);
+	for (size_t i = 0; i < rel->column_count; i++)
+		if (rel->columns[i].is_key) {
+			buf_str(out, n == 0 && !p->digest->where[p->server].p ? " WHERE " : " AND ");
+			write_own_match(&rel->columns[i], side_column(p->digest->source, rel->columns[i].name), ++n, out);
+		}
+	buf_str(out, ") AS r");
+}
+
 /* ---- keys ---- */
 
 /* One element of an array literal from *p on; *ret absent: NULL. */

@@ -82,6 +82,12 @@ void digest_drill(const struct digest_plan *p, const int64_t *leaves, size_t n, 
 void digest_rows(const struct digest_plan *p, struct buf *out);
 /* As digest_rows of one row of the source that FROM item `from` makes; no row if the filter drops it. */
 void digest_image(const struct digest_plan *p, struct span from, struct buf *out);
+/* key, text of each key column of the source: of the keys given as parameter $1, a text[]. Of the source only. */
+void digest_source_keys(const struct digest_plan *p, struct buf *out);
+/* The rows of the source with these keys, one text[] per key column of the source as $1, $2, …: the number of the key
+ * (from 1), the row as a text[] with an element per column of the relation (NULL: null, or does not leave the
+ * source). Equal as the source's types are, so that an index is used and no other text of a key is overlooked. */
+void digest_source_rows(const struct digest_plan *p, struct buf *out);
 /* One value: the range column of the row that is `count` rows further than range.from; none: fewer. */
 void digest_step(const struct digest_plan *p, int64_t count, struct buf *out);
 

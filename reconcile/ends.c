@@ -165,6 +165,22 @@ bool ends_read_to(struct ends *e, const struct position *places, struct fault *f
 	return true;
 }
 
+bool ends_read_past(struct ends *e, uint64_t lsn, int64_t timeout_us, bool *ret_is_read, struct fault *f)
+{
+	int64_t deadline_us = clock_us() + timeout_us;
+
+	*ret_is_read = false;
+	for (int p = 0; p < e->m->partition_count; p++)
+		while (e->tail->parts[p].barrier.v < lsn) {
+			if (clock_us() > deadline_us)
+				return true;
+			if (must_stop(e, f) || !tail_poll(e->tail, POLL_MS, f))
+				return false;
+		}
+	*ret_is_read = true;
+	return true;
+}
+
 static const char unsettled_sql[] =
     "SELECT pg_catalog.count(*) FROM pg_catalog.unnest($1::pg_catalog.text[]) x"
     " WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a"

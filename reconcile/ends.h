@@ -48,6 +48,8 @@ bool ends_copies(struct ends *e, enum role role, const struct relation *rel, str
 		 struct span *ret_copies, bool *ret_are_live, struct fault *f);
 /* Reads the stream up to these places. */
 bool ends_read_to(struct ends *e, const struct position *places, struct fault *f);
+/* Reads the stream until it holds everything before lsn, for at most timeout_us. */
+bool ends_read_past(struct ends *e, uint64_t lsn, int64_t timeout_us, bool *ret_is_read, struct fault *f);
 /*
  * Does S see every transaction that committed before the moment? Those that run in S and are older must be
  * known not to have committed by then: they idle in their transaction, or run a statement that is newer.

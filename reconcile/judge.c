@@ -431,6 +431,8 @@ bool judge_keys(struct judge *j, const struct span *keys, size_t n, struct fault
 			return false;
 	if (n)
 		log_debug("%.*s: %zu keys could not be judged", SPAN_ARG(j->digest->label), n);
+	for (size_t i = 0; j->open && i < n; i++)
+		j->open(j->arg, left[i]);
 	j->open_count += n;
 	return true;
 }

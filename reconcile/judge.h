@@ -40,6 +40,7 @@ struct judge {
 	struct ends_moment since; /* taken after the tail began to watch */
 	struct span copies;       /* ends_copies before that: all live */
 	void (*found)(void *arg, const struct difference *d);
+	void (*open)(void *arg, struct span key); /* could not be judged; may be NULL */
 	void *arg;
 	size_t found_count, explained_count, open_count; /* open: could not be judged */
 	size_t bytes; /* that the last keys' rows took */

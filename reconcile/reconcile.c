@@ -9,7 +9,7 @@
 #include "reconcile/quiet.h"
 #include "reconcile/weigh.h"
 
-enum { TABLES_BYTES = 512 << 20, TOTALS_WAIT_MS = 10 * 1000 };
+enum { TABLES_BYTES = 512 << 20, DIFFERENCES_BYTES = 512 << 20, TOTALS_WAIT_MS = 10 * 1000 };
 
 /* A table of the source (a partitioned one by its root) with the targets it is compared with. */
 struct table {
@@ -18,6 +18,13 @@ struct table {
 	bool is_compared[2]; /* by role */
 	bool is_done;
 	const char *unverified[2];
+};
+
+/* What differs in the table that is compared. */
+struct differences {
+	struct repair_item items[2][SCRUB_FOUND_MAX]; /* by role */
+	size_t count[2];
+	struct arena arena;
 };
 
 struct run {
@@ -33,6 +40,7 @@ struct run {
 	int64_t seed;
 	struct table *tables;
 	size_t table_count;
+	struct differences *differences; /* NULL: nothing is repaired */
 	struct arena arena;
 	struct fault *f;
 };
@@ -225,14 +233,87 @@ static void say(struct run *run, struct table *t, const struct scrub_result *res
 	t->is_done = true;
 }
 
+/* ---- repairs ---- */
+
+static struct span *copy_key(struct arena *a, const struct difference *d)
+{
+	const struct span *from = d->source ? d->source : d->target;
+	struct span *texts = arena_alloc(a, d->digest->column_count * sizeof(*texts) + 1);
+
+	for (size_t i = 0; texts && from && i < d->digest->column_count; i++)
+		if (d->digest->columns[i].is_key && from[i].p)
+			texts[i] = arena_dup(a, from[i]);
+	return texts;
+}
+
+static size_t row_bytes(const struct difference *d)
+{
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < d->digest->column_count; i++)
+		bytes += (d->source ? d->source[i].n : 0) + (d->target ? d->target[i].n : 0);
+	return bytes;
+}
+
+/* Of a keyless table the judge may find a few more: what does not fit here is not repaired. */
+static void found(void *arg, const struct difference *d)
+{
+	struct run *run = arg;
+	struct differences *all = run->differences;
+
+	run->report->difference(run->report->arg, d);
+	if (!all || all->count[d->role] == SCRUB_FOUND_MAX)
+		return;
+	all->items[d->role][all->count[d->role]++] = (struct repair_item) {
+		.key = arena_dup(&all->arena, d->key),
+		.texts = copy_key(&all->arena, d),
+		.kind = difference_kind(d),
+		.bytes = row_bytes(d),
+	};
+}
+
+static void say_repair(void *arg, const struct repair *r, const struct repair_item *item)
+{
+	struct run *run = arg;
+
+	run->summary->repaired_count += item->is_repaired;
+	run->report->repair(run->report->arg, r, item);
+}
+
+static bool repair_table(struct run *run, struct table *t)
+{
+	struct differences *all = run->differences;
+	bool ok = !arena_failed(&all->arena) || no_memory(run->f);
+
+	for (int role = 0; ok && role < 2; role++) {
+		struct repair r = { .ends = &run->ends, .role = (enum role)role, .digest = &t->digests[role],
+				    .seed = run->seed,  .a = &all->arena,        .said = say_repair, .arg = run };
+
+		ok = repair_items(&r, all->items[role], all->count[role], run->f);
+	}
+	return ok;
+}
+
+static void forget_differences(struct run *run)
+{
+	if (!run->differences)
+		return;
+	run->differences->count[0] = run->differences->count[1] = 0;
+	arena_release(&run->differences->arena);
+	arena_init(&run->differences->arena, DIFFERENCES_BYTES);
+}
+
+/* ---- a table ---- */
+
 static bool compare(struct run *run, struct table *t)
 {
 	struct scrub s;
 	bool ok = true;
 
 	scrub_init(&s, &run->ends, run->seed);
-	s.found = run->report->difference;
-	s.arg = run->report->arg;
+	forget_differences(run);
+	s.found = found;
+	s.arg = run;
 	for (int role = 0; role < 2; role++)
 		s.digests[role] = t->is_compared[role] ? &t->digests[role] : NULL;
 	if (s.digests[0] || s.digests[1])
@@ -242,6 +323,8 @@ static bool compare(struct run *run, struct table *t)
 	for (int role = 0; !ok && role < 2; role++)
 		t->unverified[role] = arena_printf(&run->arena, "%s", run->f->text);
 	say(run, t, s.results);
+	if (ok && run->differences)
+		ok = repair_table(run, t);
 	return ok || fault_in(run->f, "%.*s.%.*s", SPAN_ARG(t->rel->target_schema),
 			      SPAN_ARG(t->rel->target_table));
 }
@@ -416,8 +499,9 @@ bool reconcile_verify(const struct migration *m, struct control *control, struct
 
 	*ret = (struct reconcile_summary) { 0 };
 	arena_init(&run.arena, TABLES_BYTES);
+	run.differences = options->repairs ? calloc(1, sizeof(*run.differences)) : NULL;
 	run.known = known_new(control, f);
-	ok = run.known && tail_open(&run.tail, m, run.known, framing, f) && list_tables(&run);
+	ok = (run.differences || !options->repairs || no_memory(f)) && run.known && tail_open(&run.tail, m, run.known, framing, f) && list_tables(&run);
 	if (ok) {
 		run.tail.learn = options->learn;
 		run.tail.arg = options->arg;
@@ -436,6 +520,8 @@ bool reconcile_verify(const struct migration *m, struct control *control, struct
 	weigh_close(&run.weigh);
 	tail_close(&run.tail);
 	known_free(run.known);
+	forget_differences(&run);
+	free(run.differences);
 	arena_release(&run.arena);
 	return ok;
 }

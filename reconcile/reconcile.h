@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * reconcile - are the targets what the source is? All tables of a migration, compared once.
+ * reconcile - are the targets what the source is? All tables of a migration, compared once, and if asked to, repaired.
  *
  * It shares no code with shadow/: what it knows of a target are the tables themselves and the rows of
  * foreshadow.progress and foreshadow.copies. Each run first plants a difference (of rows that it makes up
@@ -12,6 +12,7 @@
 #define RECONCILE_RECONCILE_H
 
 #include "reconcile/final.h"
+#include "reconcile/repair.h"
 #include "reconcile/scrub.h"
 
 /* What became of a table on a target. */
@@ -29,6 +30,7 @@ struct reconcile_report {
 	void (*difference)(void *arg, const struct difference *d);
 	void (*table)(void *arg, const struct reconcile_table *t);
 	void (*check)(void *arg, const struct final_result *r); /* without is_final: only what failed */
+	void (*repair)(void *arg, const struct repair *r, const struct repair_item *item); /* repairs only */
 	void *arg;
 };
 
@@ -38,6 +40,7 @@ struct reconcile_options {
 	/* The caller keeps the source quiet (quiet.h), and what stands beside the rows is checked, too (final.h). All
 	 * tables, both roles. */
 	bool is_final;
+	bool repairs; /* what differs is set right (repair.h), table by table */
 	bool (*learn)(void *arg, int32_t id, struct fault *f);
 	void *arg;
 };
@@ -46,6 +49,7 @@ struct reconcile_summary {
 	size_t table_count, found_count, open_count, unverified_count; /* tables: per role */
 	int64_t row_count;
 	uint64_t lsn;        /* everything compared contains at least the source up to there */
+	size_t repaired_count; /* of found_count */
 	bool has_proof;      /* the planted difference was found */
 	struct final_sum final;
 	bool is_unproven;    /* it was not judged. Neither: there was no row to plant one in */

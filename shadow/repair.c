@@ -246,7 +246,7 @@ static bool write_row(struct repairs *s, struct part *p, const struct answer *w,
 		return fault(s->f, FAULT_STOP, "%.*s: the row has %zu columns, its version %zu", SPAN_ARG(t->label),
 			     w->column_count, t->column_count);
 	/* Our row first: its epoch and place are the fence. And what verify is told must not be lost. */
-	if (!progress_moves(&move, 1, a, &first, s->f) || !pg_do(conn, s->f, "BEGIN") ||
+	if (!progress_moves(&move, 1, NULL, a, &first, s->f) || !pg_do(conn, s->f, "BEGIN") ||
 	    !pg_do(conn, s->f, "SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = '3s'") ||
 	    (t->has_deferred && !pg_do(conn, s->f, "SET CONSTRAINTS ALL DEFERRED")) ||
 	    !progress_run(conn, &first, s->f) || !repair_apply(conn, t, &w->row, a, &before, &after, s->f))
