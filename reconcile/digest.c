@@ -613,7 +613,7 @@ void digest_source_rows(const struct digest_plan *p, struct buf *out)
 	const struct relation *rel = p->digest->rel;
 	size_t n = 0;
 
-	buf_str(out, "SELECT n, v::pg_catalog.text FROM pg_catalog.unnest(");
+	buf_str(out, "SELECT n, v::pg_catalog.text FROM unnest(");
 	for (size_t i = 0; i < rel->key_count; i++)
 		buf_printf(out, "%s$%zu::pg_catalog.text[]", i ? ", " : "", i + 1);
 	buf_str(out, ") WITH ORDINALITY AS \"the keys\"(");

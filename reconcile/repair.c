@@ -482,6 +482,14 @@ static void refuse(struct repair *r, struct repair_item *items, size_t n, const 
 	}
 }
 
+/* What is too much goes first: it may stand in the way of what is missing (a unique value). */
+static int compare_items(const void *a, const void *b)
+{
+	const struct repair_item *x = a, *y = b;
+
+	return (strcmp(y->kind, "extraneous") == 0) - (strcmp(x->kind, "extraneous") == 0);
+}
+
 bool repair_items(struct repair *r, struct repair_item *items, size_t n, struct fault *f)
 {
 	PGconn *conn = r->ends->targets[r->role];
@@ -496,6 +504,7 @@ bool repair_items(struct repair *r, struct repair_item *items, size_t n, struct 
 	}
 	if (!asks_begin(conn, r->ends->m->name, f))
 		return fault_in(f, "%s", ends_role_names[r->role]);
+	qsort(items, n, sizeof(*items), compare_items);
 	for (size_t i = 0, now; ok && i < n; i += now) {
 		now = batch_size(items + i, n - i);
 		ok = batch_run(r, items + i, now, f);

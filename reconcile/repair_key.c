@@ -102,7 +102,7 @@ static bool stream_key(const struct relation *leaf, const struct relation *rel, 
 	return ok && ret->p;
 }
 
-/* All leaves of a table must agree on it: a row may move from one to another. */
+/* All leaves of a table must agree on its place: a row may move from one to another. */
 static const char *make_message_key(struct ends *e, const struct relation *rel, struct arena *a, struct repair_key *k)
 {
 	int partitions = e->m->partition_count;
@@ -117,11 +117,12 @@ static const char *make_message_key(struct ends *e, const struct relation *rel, 
 
 		if (!is_leaf_of(leaf, rel))
 			continue;
-		if (!stream_key(leaf, rel, k->parts, a, &other) || !span_eq(other, k->message_key) ||
+		/* Where any change of the table may be of this row, they need not be called the same. */
+		if (!stream_key(leaf, rel, k->parts, a, &other) || (rel->merge && !span_eq(other, k->message_key)) ||
 		    relation_partition(leaf, other, partitions) != k->partition)
-			return "the partitions of its table have their key columns in different orders, so that its changes "
-			       "are in different places of the stream; next step: correct it on the target in a session "
-			       "with session_replication_role = replica";
+			return "the partitions of its table differ in their key columns, so that its changes are in different "
+			       "places of the stream; next step: correct it on the target in a session with "
+			       "session_replication_role = replica";
 	}
 	k->hash = span_hash(k->message_key);
 	return NULL;
