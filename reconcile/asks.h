@@ -29,7 +29,7 @@ struct ask {
 	const char *reason;     /* FAILED, RELEASED; in the arena, or NULL */
 };
 
-enum { ASK_HOLD_MS = 8 * 1000 };
+enum { ASK_HOLD_MS = 15 * 1000 };
 
 /* Takes the lock, and takes back what an asker that is gone has left. FAULT_STOP: the table is not there; ENVIRONMENT:
  * somebody else asks. */

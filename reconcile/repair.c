@@ -18,7 +18,7 @@ enum {
 	ATTEMPTS = 10,
 	POLL_US = 20 * 1000,
 	HELD_US = 3 * 1000 * 1000,    /* until all partitions stand */
-	READ_US = 4 * 1000 * 1000,    /* until the stream has come; the two and ASK_HOLD_MS go together */
+	READ_US = 10 * 1000 * 1000,   /* until the stream has come; the two and ASK_HOLD_MS go together */
 	WRITTEN_US = 15 * 1000 * 1000,
 	TOLD_US = 5 * 1000 * 1000,    /* of that: for the incident */
 };

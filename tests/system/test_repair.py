@@ -207,9 +207,9 @@ def test_while_everything_is_written(migration, order):
             failures.append(failure)
 
     threads = [threading.Thread(target=write, args=args) for args in [
-        ("update t set n = {i}, v = 'w{i}' where id = {k}", 0.002),
-        ("begin; update t set n = {i} where id between {k} and {k} + 50; delete from t where id = 10000 + {k};"
-         "insert into t (id, v) values (10000 + {k}, 'new'); commit", 0.01),
+        ("update t set n = {i}, v = 'w{i}' where id = {k}", 0.02),
+        ("begin; update t set n = {i} where id between {k} and {k} + 10; delete from t where id = 10000 + {k};"
+         "insert into t (id, v) values (10000 + {k}, 'new'); commit", 0.1),
         ("update t set n = {i} where id = 5", 0.8)]]
     for db in m.targets():
         db.execute("update t set big = 'wrong' where id in (5, 6); delete from t where id = 7; insert into t values (9001)")

@@ -109,6 +109,22 @@ static void an_identity_column_is_overridden_in_inserts_and_never_set(void **sta
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $3, 'public.t update')");
 }
 
+static void a_lookup_has_the_row_of_a_key_as_texts(void **state)
+{
+	struct fixture *x = *state;
+	struct buf out;
+
+	buf_init(&out, 1 << 20);
+	assert_true(statement_write_lookup(&x->table, &out));
+	assert_string_equal(buf_cstr(&out),
+			    "SELECT (SELECT pg_catalog.json_object_agg(key, value) FROM pg_catalog.json_each_text("
+			    "pg_catalog.row_to_json(t.*))) FROM \"public\".\"t\" AS t, unnest($1) AS k(o1)"
+			    " WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 FOR UPDATE OF t");
+	assert_int_equal(statement_array_oid(&x->table, ID), 1007);
+	assert_int_equal(statement_array_oid(&x->table, DOC), 1009);
+	buf_release(&out);
+}
+
 static void an_update_finds_rows_by_key_and_does_not_set_it(void **state)
 {
 	assert_sql(*state, STATEMENT_UPDATE,
@@ -369,6 +385,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		unit(an_insert_casts_what_travels_as_another_type_and_leaves_out_generated_columns),
 		unit(an_identity_column_is_overridden_in_inserts_and_never_set),
+		unit(a_lookup_has_the_row_of_a_key_as_texts),
 		unit(an_update_finds_rows_by_key_and_does_not_set_it),
 		unit(a_key_whose_equals_is_loose_is_set_too),
 		unit(an_update_of_nothing_still_wants_its_row),
