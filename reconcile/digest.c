@@ -587,6 +587,20 @@ void digest_source_keys(const struct digest_plan *p, struct buf *out)
 	buf_str(out, ") AS q WHERE \"the key\" = ANY ($1::pg_catalog.text[])");
 }
 
+void digest_source_casts(const struct digest_plan *p, struct buf *out)
+{
+	const struct relation *rel = p->digest->rel;
+	size_t n = 0;
+
+	buf_str(out, "SELECT ");
+	for (size_t i = 0; i < rel->column_count; i++)
+		if (rel->columns[i].is_key) {
+			buf_printf(out, "%s$%zu::pg_catalog.text::%.*s", n ? ", " : "", n + 1,
+				   SPAN_ARG(side_column(p->digest->source, rel->columns[i].name)->base_name));
+			n++;
+		}
+}
+
 /* Operators of other types than these are in schemas that are not searched; the type's own one is asked for then. */
 static bool has_plain_equality(const struct side_column *s)
 {

@@ -84,6 +84,8 @@ void digest_rows(const struct digest_plan *p, struct buf *out);
 void digest_image(const struct digest_plan *p, struct span from, struct buf *out);
 /* key, text of each key column of the source: of the keys given as parameter $1, a text[]. Of the source only. */
 void digest_source_keys(const struct digest_plan *p, struct buf *out);
+/* One row, if texts $1, $2, … are values of the types of the source's key columns; else the server's error. */
+void digest_source_casts(const struct digest_plan *p, struct buf *out);
 /* The rows of the source with these keys, one text[] per key column of the source as $1, $2, …: the number of the key
  * (from 1), the row as a text[] with an element per column of the relation (NULL: null, or does not leave the
  * source). Equal as the source's types are, so that an index is used and no other text of a key is overlooked. */

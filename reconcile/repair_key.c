@@ -53,6 +53,39 @@ static bool look_up(struct ends *e, const struct digest *d, int64_t seed, struct
 	return true;
 }
 
+/* A text that is no value of the source's type would make any question about it fail. */
+static bool check_casts(struct ends *e, const struct digest *d, const struct span *parts, struct arena *a,
+			const char **ret_why, struct fault *f)
+{
+	struct digest_plan plan = { .digest = d, .server = DIGEST_SOURCE };
+	const char **values = arena_alloc(a, d->rel->key_count * sizeof(*values) + 1);
+	struct fault why = { 0 };
+	struct buf sql;
+	PGresult *r;
+
+	for (size_t i = 0; values && i < d->rel->key_count; i++)
+		values[i] = parts[i].p;
+	buf_init(&sql, SQL_BYTES);
+	digest_source_casts(&plan, &sql);
+	r = values && !buf_failed(&sql)
+		? pg_query_params(e->source, &why, buf_cstr(&sql), (int)d->rel->key_count, values)
+		: NULL;
+	buf_release(&sql);
+	if (r || why.kind == FAULT_DATA) {
+		if (!r)
+			*ret_why = arena_printf(a,
+						"no row of the source can have its key (%s); next step: delete it on the "
+						"target in a session with session_replication_role = replica",
+						why.text);
+		PQclear(r);
+		return true;
+	}
+	if (why.kind == FAULT_NONE)
+		return no_memory(f);
+	*f = why;
+	return false;
+}
+
 /* ---- the stream's key ---- */
 
 static bool is_leaf_of(const struct relation *leaf, const struct relation *rel)
@@ -166,6 +199,8 @@ bool repair_key_find(struct ends *e, const struct digest *d, int64_t seed, struc
 	}
 	if (!*ret_why)
 		*ret_why = make_message_key(e, rel, a, ret);
+	if (!*ret_why && !check_casts(e, d, parts, a, ret_why, f))
+		return false;
 	if (*ret_why)
 		return true;
 	return (write_values(rel, a, ret) && !arena_failed(a)) || no_memory(f);

@@ -192,10 +192,10 @@ static void found(void *arg, const struct difference *d)
 	report(s, d->key, difference_incident(d, s->mark_lsn));
 	snprintf(consequence, sizeof(consequence), "the gate stands at %s and the primary waits in front of it; ",
 		 lsn_format(gate_record_get(s->control).v, gate));
-	log_error("%.*s key %.*s: %s on the %s, came %s; %snext step: foreshadow verify --role %s shows the columns%s",
+	log_error("%.*s key %.*s: %s on the %s, came %s; %snext step: foreshadow verify --role %s shows the columns, --repair sets it right%s",
 		  SPAN_ARG(d->digest->label), SPAN_ARG(d->key), difference_kind(d), role_name(s),
 		  hop ? hop : "before it was looked at", has_gate(s) ? consequence : "", role_name(s),
-		  has_gate(s) ? "; when the row is right on the shadow, the gate goes on" : "");
+		  has_gate(s) ? "; when it is right on the shadow, the gate goes on" : "");
 }
 
 static void found_unbalanced(void *arg, const struct balance_difference *d)
