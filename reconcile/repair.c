@@ -15,7 +15,8 @@ enum {
 	BATCH_BYTES = 16 << 20, /* of the rows of a batch: they are held at once */
 	ARENA_BYTES = 1 << 30,
 	SQL_BYTES = 512 << 20,
-	ATTEMPTS = 10,
+	ATTEMPTS = 10, /* in which a partition stood */
+	PATIENCE_US = 60 * 1000 * 1000, /* for those in which none did: its owner may have died */
 	POLL_US = 20 * 1000,
 	HELD_US = 3 * 1000 * 1000,    /* until all partitions stand */
 	READ_US = 10 * 1000 * 1000,   /* until the stream has come; the two and ASK_HOLD_MS go together */
@@ -315,25 +316,36 @@ static void take_outcome(struct task *t, const struct ask *k)
 		t->why = k->reason ? k->reason : "the owner of its partition gave no answer; next step: foreshadow status";
 }
 
-static bool attempt(struct batch *b, struct task **now, struct ask *asks, size_t n)
+/* What the source has, and what of the stream goes with it. */
+static bool read_both(struct batch *b, struct task **now, size_t n, const char **ret_of_table)
 {
 	struct ends *e = b->r->ends;
 	struct ends_moment mark;
-	const char *of_table;
 	bool is_read = false;
+
+	if (!read_source(b, now, n) || !ends_mark(e, &mark, b->f) ||
+	    !ends_read_past(e, mark.lsn, READ_US, &is_read, b->f) || !look_at_table(b, ret_of_table))
+		return false;
+	if (!is_read && !*ret_of_table)
+		*ret_of_table = "the stream does not come: ingest is not running, or is behind; next step: foreshadow status";
+	return true;
+}
+
+/* *ret_has_stood: some partition did. */
+static bool attempt(struct batch *b, struct task **now, struct ask *asks, size_t n, bool *ret_has_stood)
+{
+	const char *of_table = NULL;
 
 	for (size_t i = 0; i < n; i++)
 		asks[i] = (struct ask) { .message_key = now[i]->key.message_key,
 					 .key_values = now[i]->key.values,
 					 .partition = now[i]->key.partition };
-	if (!asks_send(target_conn(b), e->m->name, b->r->digest->rel, asks, n, b->f) || !wait_held(b, asks, n))
+	if (!asks_send(target_conn(b), b->r->ends->m->name, b->r->digest->rel, asks, n, b->f) || !wait_held(b, asks, n))
 		return false;
 	failpoint("repair.asked");
-	if (!read_source(b, now, n) || !ends_mark(e, &mark, b->f) ||
-	    !ends_read_past(e, mark.lsn, READ_US, &is_read, b->f) || !look_at_table(b, &of_table))
+	*ret_has_stood = has_state(asks, n, ASK_HELD);
+	if (*ret_has_stood && !read_both(b, now, n, &of_table))
 		return false;
-	if (!is_read && !of_table)
-		of_table = "the stream does not come: ingest is not running, or is behind; next step: foreshadow status";
 	for (size_t i = 0; i < n; i++)
 		if (!answer(b, now[i], &asks[i], of_table))
 			return false;
@@ -349,10 +361,12 @@ static bool attempt_all(struct batch *b)
 	const struct tail *t = b->r->ends->tail;
 	struct task **now = arena_alloc(&b->arena, b->count * sizeof(*now) + 1);
 	struct ask *asks = arena_alloc(&b->arena, b->count * sizeof(*asks) + 1);
+	int64_t until_us = clock_us() + PATIENCE_US;
 
 	if (!now || !asks)
 		return no_memory(b->f);
-	for (int tries = 0; tries < ATTEMPTS; tries++) {
+	for (int tries = 0; tries < ATTEMPTS && clock_us() < until_us;) {
+		bool has_stood = false;
 		size_t n = 0;
 
 		for (size_t i = 0; i < b->count; i++)
@@ -362,8 +376,9 @@ static bool attempt_all(struct batch *b)
 			return true;
 		if ((t->has_copy || t->has_overflowed) && !watch(b))
 			return false;
-		if (!attempt(b, now, asks, n) || !pause_a_little(b))
+		if (!attempt(b, now, asks, n, &has_stood) || !pause_a_little(b))
 			return false;
+		tries += has_stood;
 	}
 	return true;
 }

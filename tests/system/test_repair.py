@@ -7,6 +7,7 @@ import pytest
 
 from following import assert_balanced, assert_follows, wait_caught_up, wait_live
 from rig import assert_equal, wait_until
+from test_foreign_keys import new as new_families
 from test_mapping import assert_mapped, make as make_mapped
 from test_verify import assert_clean, verify
 
@@ -341,6 +342,23 @@ def test_the_gate_goes_on_when_the_shadow_is_repaired(migration):
     m.source.execute("update t set n = 1 where id in (4, 5)")
     wait_until(lambda: "the gate stands" in m.log(), 60, lambda: m.tail())
     assert_repaired(m, 2, "--role", "shadow", "--table", "public.t")
+    assert_follows(m)
+    assert_clean(m)
+    m.stop()
+
+
+def test_where_the_target_enforces_foreign_keys(migration):
+    """Nothing cascades: a row that is wrong is updated, not made anew."""
+    m = new_families(migration, False)
+    m.start()
+    wait_live(m)
+    wait_caught_up(m)
+    for db in m.targets():
+        db.execute("set session_replication_role = replica; update orders set v = 'wrong' where id = 1; delete from orders where id = 2;"
+                   "delete from items where ord = 3 and n = 1; insert into items values (4, 9, 'nobody'); update a set v = 'wrong' where id = 7; delete from b where id = 8")
+    assert_repaired(m, 12)
+    assert_follows(m)
+    m.source.execute("delete from orders where id < 5; update orders set v = 'end'; update a set v = 'end'")
     assert_follows(m)
     assert_clean(m)
     m.stop()
