@@ -445,6 +445,19 @@ static bool judge_again(struct batch *b)
 	return n == 0 || (find_near(b, j.near) && judge_keys(&j, keys, n, b->f));
 }
 
+/* A server or Kafka failed in the middle. */
+static void take_fault(struct batch *b)
+{
+	for (size_t i = 0; b->tasks && i < b->count; i++) {
+		struct task *t = &b->tasks[i];
+
+		if (t->is_written)
+			t->why = "the source's row was written; it could not be compared again";
+		else if (!t->why)
+			t->why = b->f->text;
+	}
+}
+
 static bool say(struct batch *b)
 {
 	for (size_t i = 0; i < b->count; i++) {
@@ -466,15 +479,19 @@ static bool batch_run(struct repair *r, struct repair_item *items, size_t n, str
 
 	arena_init(&b.arena, ARENA_BYTES);
 	b.tasks = arena_alloc(&b.arena, n * sizeof(*b.tasks) + 1);
+	for (size_t i = 0; b.tasks && i < n; i++)
+		b.tasks[i].item = &items[i];
 	ok = (b.tasks || no_memory(f)) && watch(&b);
 	for (size_t i = 0; ok && i < n; i++) {
 		struct task *t = &b.tasks[i];
 
-		t->item = &items[i];
 		ok = repair_key_find(r->ends, r->digest, r->seed, items[i].key, &b.arena, &t->key, &t->why, f);
 		t->is_over = t->why != NULL;
 	}
-	ok = ok && attempt_all(&b) && judge_again(&b) && say(&b);
+	ok = ok && attempt_all(&b) && judge_again(&b);
+	if (!ok)
+		take_fault(&b);
+	ok = (!b.tasks || say(&b)) && ok;
 	arena_release(&b.arena);
 	return ok;
 }
