@@ -234,7 +234,7 @@ static const char *const fit_reasons[] = {
 /* Answers it, or takes it back. */
 static bool answer(struct batch *b, struct task *t, struct ask *k, const char *of_table)
 {
-	enum repair_fit fit;
+	enum repair_fit fit = REPAIR_CHANGES;
 
 	t->why = of_table;
 	if (k->state != ASK_HELD) {
