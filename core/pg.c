@@ -460,6 +460,32 @@ PGresult *pg_query_until(PGconn *conn, const char *sql, int stop_fd, const char 
 	}
 }
 
+bool pg_send(PGconn *conn, struct fault *f, const char *sql)
+{
+	return PQsendQuery(conn, sql) || pg_fault(conn, NULL, f);
+}
+
+bool pg_take(PGconn *conn, PGresult **ret, int n, struct fault *f)
+{
+	PGresult *r;
+	bool ok = true;
+	int taken = 0;
+
+	while ((r = PQgetResult(conn))) {
+		r = ok ? pg_checked(conn, r, f) : (PQclear(r), NULL);
+		ok = r != NULL;
+		if (ok && taken < n)
+			ret[taken++] = r;
+		else
+			PQclear(r);
+	}
+	if (ok && taken < n)
+		ok = pg_fault(conn, NULL, f);
+	while (!ok && taken > 0)
+		PQclear(ret[--taken]);
+	return ok;
+}
+
 bool pg_do(PGconn *conn, struct fault *f, const char *sql)
 {
 	PGresult *r = pg_query(conn, f, sql);

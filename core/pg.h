@@ -43,6 +43,11 @@ PGresult *pg_query_params(PGconn *conn, struct fault *f, const char *sql, int n,
  * `slow` says for what. Several statements in one text give the last one's result. */
 PGresult *pg_query_until(PGconn *conn, const char *sql, int stop_fd, const char *slow,
 			 struct fault *f);
+/* pg_query in two halves, with other work in between; `sql` may be several statements. Nothing else may be asked of the
+ * connection then: it would throw the answer away. pg_take waits for all n results, for the caller to clear; false:
+ * one failed, and there is none to clear. */
+bool pg_send(PGconn *conn, struct fault *f, const char *sql);
+bool pg_take(PGconn *conn, PGresult **ret, int n, struct fault *f);
 /* As pg_query, result thrown away. */
 bool pg_do(PGconn *conn, struct fault *f, const char *sql);
 bool pg_dof(PGconn *conn, struct fault *f, const char *format, ...)

@@ -463,14 +463,18 @@ static void write_from(const struct digest_plan *p, struct buf *out)
 	write_where(p, out);
 }
 
+/* The first row goes out when all are grouped. */
+static const char took_sql[] =
+    "(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp()) * 1000000)::pg_catalog.int8";
+
 /* OFFSET 0 keeps the two selects apart: a hash that is used twice is computed once, and the planner does not take the
  * leaves for as many as the rows, which it would sort on disk. */
 void digest_survey(const struct digest_plan *p, struct buf *out)
 {
 	buf_str(out, "SELECT ");
 	write_leaf(p, out);
-	buf_printf(out, ", pg_catalog.count(*), pg_catalog.bit_xor(h), %s FROM (SELECT ",
-		   p->digest->is_keyless ? "pg_catalog.sum(h)" : "0");
+	buf_printf(out, ", pg_catalog.count(*), pg_catalog.bit_xor(h), %s, %s FROM (SELECT ",
+		   p->digest->is_keyless ? "pg_catalog.sum(h)" : "0", took_sql);
 	write_hash(p, false, out);
 	buf_str(out, " AS h");
 	if (!p->digest->is_keyless) {

@@ -74,7 +74,7 @@ bool digest_make(const struct relation *rel, const struct side *source, const st
 /* Do both ask the source the same? */
 bool digest_same_source(const struct digest *a, const struct digest *b);
 
-/* leaf, count, xor, sum (0 unless keyless), in no order */
+/* leaf, count, xor, sum (0 unless keyless), microseconds since the statement began; in no order */
 void digest_survey(const struct digest_plan *p, struct buf *out);
 /* key, digest, count: of these leaves */
 void digest_drill(const struct digest_plan *p, const int64_t *leaves, size_t n, struct buf *out);

@@ -20,25 +20,34 @@ static bool must_stop(const struct ends *e, struct fault *f)
 	return e->stop && atomic_load(e->stop) && !fault(f, FAULT_ENVIRONMENT, "told to stop");
 }
 
+/* Before version 17 a message alone is not flushed: the transaction's commit record is. */
+const char ends_mark_sql[] =
+    "SELECT pg_catalog.pg_logical_emit_message(false, 'foreshadow', 'verify'),"
+    " pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(),"
+    " pg_catalog.set_config('synchronous_commit', 'local', true)";
+
+bool ends_mark_read(const PGresult *r, struct ends_moment *ret, struct fault *f)
+{
+	bool ok = lsn_parse(pg_value(r, 0, 0), &ret->lsn);
+
+	ret->xid = strtoull(PQgetvalue(r, 0, 1), NULL, 10);
+	snprintf(ret->at, sizeof(ret->at), "%s", PQgetvalue(r, 0, 2));
+	return ok || fault(f, FAULT_INPUT, "source: the server gave no WAL position");
+}
+
 bool ends_mark(struct ends *e, struct ends_moment *ret, struct fault *f)
 {
 	int64_t began_us = clock_us();
-	/* Before version 17 a message alone is not flushed: the transaction's commit record is. */
-	PGresult *r = pg_query(e->source, f,
-			       "SELECT pg_catalog.pg_logical_emit_message(false, 'foreshadow', 'verify'),"
-			       " pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(),"
-			       " pg_catalog.set_config('synchronous_commit', 'local', true)");
+	PGresult *r = pg_query(e->source, f, ends_mark_sql);
 	bool ok;
 
 	if (!r)
 		return fault_in(f, "source");
-	ok = lsn_parse(pg_value(r, 0, 0), &ret->lsn);
-	ret->xid = strtoull(PQgetvalue(r, 0, 1), NULL, 10);
-	snprintf(ret->at, sizeof(ret->at), "%s", PQgetvalue(r, 0, 2));
+	ok = ends_mark_read(r, ret, f);
 	PQclear(r);
 	if (e->answered)
 		e->answered(e->arg, clock_us() - began_us);
-	return ok || fault(f, FAULT_INPUT, "source: the server gave no WAL position");
+	return ok;
 }
 
 bool ends_barrier(struct ends *e, enum role role, uint64_t *ret_lsn, struct fault *f)

@@ -36,6 +36,9 @@ struct ends_moment {
 
 /* Emits a small logical message. */
 bool ends_mark(struct ends *e, struct ends_moment *ret, struct fault *f);
+/* The statement that does, for who sends it to the source together with others, and what is in its row. */
+extern const char ends_mark_sql[];
+bool ends_mark_read(const PGresult *r, struct ends_moment *ret, struct fault *f);
 /* Waits until the target contains everything before lsn, and takes in the stream meanwhile.
  * FAULT_ENVIRONMENT when its barriers have not moved for a while. At once with are_still. */
 bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f);

@@ -314,6 +314,7 @@ static bool compare(struct run *run, struct table *t)
 	forget_differences(run);
 	s.found = found;
 	s.arg = run;
+	s.goes_ahead = true;
 	for (int role = 0; role < 2; role++)
 		s.digests[role] = t->is_compared[role] ? &t->digests[role] : NULL;
 	if (s.digests[0] || s.digests[1])

@@ -33,8 +33,12 @@ struct chunk {
 	struct scrub *s;
 	struct digest_range range;
 	struct span near[2]; /* by server */
+	int64_t rows;        /* that were asked for */
 	int64_t mask;
 	struct ends_moment since;
+	size_t first_event;  /* of the tail: the ones before are of the chunk before */
+	struct ends_moment mark; /* behind what was read on the source */
+	bool is_drilled;
 	struct span copies[2]; /* by role: before the tail began to watch */
 	struct survey source[2]; /* by role: their digests may differ in the columns that can be compared */
 	struct arena arena;
@@ -59,6 +63,71 @@ static struct digest_plan plan(const struct chunk *c, enum role role, enum diges
 				      .near = c->near[server],
 				      .seed = c->s->seed,
 				      .mask = c->mask };
+}
+
+/* ---- the source ---- */
+
+static enum role first_role(const struct scrub *s)
+{
+	return s->digests[0] ? (enum role)0 : (enum role)1;
+}
+
+/* The first role's digest and a mark behind it are asked for, and the answer is not waited for. */
+static bool chunk_ask(struct chunk *c)
+{
+	struct digest_plan p = plan(c, first_role(c->s), DIGEST_SOURCE);
+
+	return survey_send(c->s->ends->source, &p, ends_mark_sql, c->f);
+}
+
+static bool take_first(struct chunk *c)
+{
+	PGresult *mark;
+	bool ok;
+
+	if (!survey_take(c->s->ends->source, &c->arena, &c->source[first_role(c->s)], &mark, c->f))
+		return fault_in(c->f, "source");
+	ok = ends_mark_read(mark, &c->mark, c->f);
+	PQclear(mark);
+	return ok;
+}
+
+/* The second role's is the same, unless it has other columns. */
+static bool read_second(struct chunk *c)
+{
+	struct digest_plan p = plan(c, (enum role)1, DIGEST_SOURCE);
+
+	if (!p.digest || first_role(c->s) == 1)
+		return true;
+	c->source[1] = c->source[0];
+	return digest_same_source(c->s->digests[0], p.digest) ||
+	       (survey_ask(c->s->ends->source, &p, &c->arena, &c->source[1], c->f) &&
+		ends_mark(c->s->ends, &c->mark, c->f));
+}
+
+/* The source's side and the mark behind it. */
+static bool chunk_read(struct chunk *c)
+{
+	if (!take_first(c) || !read_second(c))
+		return false;
+	c->s->source_us += c->source[0].took_us;
+	if (c->source[1].leaves != c->source[0].leaves)
+		c->s->source_us += c->source[1].took_us;
+	if (!c->s->first_lsn)
+		c->s->first_lsn = c->mark.lsn;
+	return true;
+}
+
+/* What the source says of the chunk behind is thrown away: it will be opened anew. */
+static bool drop_ahead(struct scrub *s)
+{
+	struct chunk *next = s->ahead;
+	bool ok = !next || take_first(next);
+
+	s->ahead = NULL;
+	if (next)
+		arena_release(&next->arena);
+	return ok;
 }
 
 /* ---- judging ---- */
@@ -110,13 +179,18 @@ static bool drill(struct chunk *c, enum role role, const int64_t *leaves, size_t
 	struct digest_plan source = plan(c, role, DIGEST_SOURCE), target = plan(c, role, DIGEST_TARGET);
 	struct survey_keys keys[2];
 	struct ends_moment now;
-	int64_t began_us = clock_us();
-	struct span *suspects;
 	struct arena a;
+	struct span *suspects;
+	int64_t began_us;
 	size_t count;
 	bool ok;
 
+	/* This takes long: what the source says of the next chunk would be old. */
+	c->is_drilled = true;
+	if (!drop_ahead(c->s))
+		return false;
 	arena_init(&a, CHUNK_BYTES);
+	began_us = clock_us();
 	ok = survey_drill(e->source, &source, leaves, n, &a, &keys[DIGEST_SOURCE], c->f);
 	c->s->source_us += clock_us() - began_us;
 	ok = ok && ends_mark(e, &now, c->f) && ends_wait(e, role, now.lsn, c->f) &&
@@ -130,7 +204,7 @@ static bool drill(struct chunk *c, enum role role, const int64_t *leaves, size_t
 	return ok;
 }
 
-static bool compare_target(struct chunk *c, enum role role, uint64_t lsn)
+static bool compare_target(struct chunk *c, enum role role)
 {
 	struct digest_plan target = plan(c, role, DIGEST_TARGET);
 	struct scrub_result *result = &c->s->results[role];
@@ -138,7 +212,7 @@ static bool compare_target(struct chunk *c, enum role role, uint64_t lsn)
 	int64_t *leaves;
 	size_t n;
 
-	if (!ends_wait(c->s->ends, role, lsn, c->f) ||
+	if (!ends_wait(c->s->ends, role, c->mark.lsn, c->f) ||
 	    !survey_ask(c->s->ends->targets[role], &target, &c->arena, &survey, c->f))
 		return false;
 	leaves = survey_differ(&c->source[role], &survey, &c->arena, &n);
@@ -168,28 +242,6 @@ static int64_t mask_of(int64_t rows)
 	return mask;
 }
 
-/* A source's digest per role, unless the first one's columns are the same. */
-static bool survey_source(struct chunk *c)
-{
-	const struct digest *first = NULL;
-
-	for (int role = 0; role < 2; role++) {
-		struct digest_plan p = plan(c, (enum role)role, DIGEST_SOURCE);
-
-		if (!p.digest)
-			continue;
-		if (first && digest_same_source(first, p.digest)) {
-			c->source[role] = c->source[1 - role];
-			continue;
-		}
-		first = p.digest;
-		if (!survey_ask(c->s->ends->source, &p, &c->arena, &c->source[role], c->f))
-			return false;
-		c->s->source_us += c->source[role].took_us;
-	}
-	return true;
-}
-
 /* Live at the beginning; what is copied again meanwhile is noticed when its suspects are judged. */
 static bool read_copies(struct chunk *c, bool *ret_are_live)
 {
@@ -206,76 +258,83 @@ static bool read_copies(struct chunk *c, bool *ret_are_live)
 	return true;
 }
 
-/* From here on the tail keeps what happens to the table. */
-static bool chunk_begin(struct chunk *c)
+/* From here on the tail keeps what happens to the table. Behind a chunk that is still compared it has done so already. */
+static bool chunk_begin(struct chunk *c, bool is_ahead)
 {
-	struct ends *e = c->s->ends;
-	bool ok, are_live;
+	struct tail *t = c->s->ends->tail;
+	bool are_live;
 
-	ok = read_copies(c, &are_live);
-	tail_watch(e->tail, any_digest(c->s)->rel);
-	e->tail->has_copy = ok && !are_live;
-	return ok && ends_mark(e, &c->since, c->f);
+	if (!read_copies(c, &are_live))
+		return false;
+	if (is_ahead)
+		c->first_event = t->event_count;
+	else
+		tail_watch(t, any_digest(c->s)->rel);
+	t->has_copy = t->has_copy || !are_live;
+	return ends_mark(c->s->ends, &c->since, c->f);
 }
 
-static bool chunk_run(struct scrub *s, struct digest_range range, int64_t rows, int64_t *ret_took_us,
-		      struct fault *f)
+static bool chunk_compare(struct chunk *c)
 {
-	struct chunk c = { .s = s, .range = range, .mask = mask_of(rows), .f = f };
-	struct ends_moment mark;
-	bool ok;
-
-	arena_init(&c.arena, CHUNK_BYTES);
-	ok = chunk_begin(&c) && survey_source(&c) && ends_mark(s->ends, &mark, f);
-	*ret_took_us = c.source[0].took_us > c.source[1].took_us ? c.source[0].took_us
-								  : c.source[1].took_us;
-	if (ok && !s->first_lsn)
-		s->first_lsn = mark.lsn;
-	for (int role = 0; ok && role < 2; role++)
-		if (s->digests[role] && !s->results[role].is_cut)
-			ok = compare_target(&c, (enum role)role, mark.lsn);
-	arena_release(&c.arena);
-	return ok;
+	for (int role = 0; role < 2; role++)
+		if (c->s->digests[role] && !c->s->results[role].is_cut && !compare_target(c, (enum role)role))
+			return false;
+	return true;
 }
 
 /* ---- a table ---- */
 
-/* Where a chunk of this many rows from range->from on ends; absent: at the table's end. */
-static bool find_end(struct scrub *s, struct digest_range *range, int64_t rows, struct arena *a,
-		     struct fault *f)
+/* Where the chunk ends; absent: at the table's end. */
+static bool find_end(struct chunk *c, struct arena *a)
 {
-	struct digest_plan p = { .digest = any_digest(s), .server = DIGEST_SOURCE, .range = *range };
+	struct digest_plan p = { .digest = any_digest(c->s), .server = DIGEST_SOURCE, .range = c->range };
 	int64_t began_us = clock_us();
 	struct buf sql;
 	PGresult *r;
 
-	range->to = span(NULL, 0);
-	p.range.to = range->to;
 	if (!p.digest->range_column[DIGEST_SOURCE].p)
 		return true;
 	buf_init(&sql, SQL_BYTES);
-	digest_step(&p, rows, &sql);
-	r = pg_query(s->ends->source, f, buf_cstr(&sql));
+	digest_step(&p, c->rows, &sql);
+	r = pg_query(c->s->ends->source, c->f, buf_cstr(&sql));
 	buf_release(&sql);
-	s->source_us += clock_us() - began_us;
+	c->s->source_us += clock_us() - began_us;
 	if (!r)
 		return false;
 	if (PQntuples(r))
-		range->to = arena_dup(a, pg_value(r, 0, 0));
+		c->range.to = arena_dup(a, pg_value(r, 0, 0));
 	PQclear(r);
-	return !arena_failed(a) || no_memory(f);
+	return !arena_failed(a) || no_memory(c->f);
+}
+
+/* The chunk of this many rows from `from` on; the source begins to read it. What outlives it is in `a`. */
+static bool chunk_open(struct chunk *c, struct scrub *s, struct span from, int64_t rows, struct arena *a,
+		       struct fault *f)
+{
+	const struct digest *d = any_digest(s);
+	bool has_ranges = d->range_column[DIGEST_SOURCE].p != NULL;
+
+	rows = failpoint("scrub.small") ? CHUNK_ROWS_LEAST : rows;
+	log_debug("scrub of %.*s from %.*s, %" PRId64 " rows", SPAN_ARG(d->label),
+		  SPAN_ARG(from.p ? from : span_str("its beginning")), rows);
+	*c = (struct chunk) { .s = s, .range = { .from = from }, .rows = rows, .f = f };
+	c->mask = mask_of(has_ranges ? rows : (int64_t)d->source->row_estimate);
+	arena_init(&c->arena, CHUNK_BYTES);
+	return find_end(c, a) && chunk_begin(c, s->ahead == c) && chunk_ask(c);
 }
 
 /* Follows the time a chunk took, by at most a factor at once. */
-static void steer(struct scrub *s, int64_t took_us)
+static void steer(struct scrub *s, const struct chunk *c)
 {
+	int64_t took_us = c->source[0].took_us > c->source[1].took_us ? c->source[0].took_us
+								      : c->source[1].took_us;
 	double factor = (double)CHUNK_GOAL_US / (double)(took_us > 1000 ? took_us : 1000);
 
 	if (factor > CHUNK_GROWTH)
 		factor = CHUNK_GROWTH;
 	if (factor < 1.0 / CHUNK_GROWTH)
 		factor = 1.0 / CHUNK_GROWTH;
-	s->chunk_rows = (int64_t)((double)s->chunk_rows * factor);
+	s->chunk_rows = (int64_t)((double)c->rows * factor);
 	if (s->chunk_rows < CHUNK_ROWS_LEAST)
 		s->chunk_rows = CHUNK_ROWS_LEAST;
 	if (s->chunk_rows > CHUNK_ROWS_MOST)
@@ -291,10 +350,12 @@ static bool is_done(const struct scrub *s)
 }
 
 /* Too much happened meanwhile to be remembered: nothing was found, so it can be done over in smaller pieces. */
-static bool is_too_large(const struct scrub *s, const struct scrub_result *before)
+static bool is_too_large(const struct chunk *c, const struct scrub_result *before)
 {
+	const struct scrub *s = c->s;
+
 	if (!s->ends->tail->has_overflowed || !any_digest(s)->range_column[DIGEST_SOURCE].p ||
-	    s->chunk_rows <= CHUNK_ROWS_LEAST)
+	    c->rows <= CHUNK_ROWS_LEAST)
 		return false;
 	for (int role = 0; role < 2; role++)
 		if (s->results[role].found_count != before[role].found_count)
@@ -302,57 +363,102 @@ static bool is_too_large(const struct scrub *s, const struct scrub_result *befor
 	return true;
 }
 
-bool scrub_step(struct scrub *s, struct span *from, struct arena *a, bool *ret_is_end, struct fault *f)
+/* What stands in the way of a chunk's judging would stand in that of the one behind it. */
+static bool is_spoiled(const struct tail *t)
 {
-	struct scrub_result before[2] = { s->results[0], s->results[1] };
-	struct digest_range range = { .from = *from };
-	bool has_ranges = any_digest(s)->range_column[DIGEST_SOURCE].p != NULL;
-	int64_t took_us;
+	return t->has_overflowed || t->has_copy;
+}
 
-	*ret_is_end = false;
-	if (failpoint("scrub.small"))
-		s->chunk_rows = CHUNK_ROWS_LEAST;
-	log_debug("scrub of %.*s from %.*s, %" PRId64 " rows", SPAN_ARG(any_digest(s)->label),
-		  SPAN_ARG(from->p ? *from : span_str("its beginning")), s->chunk_rows);
-	if (!find_end(s, &range, s->chunk_rows, a, f) ||
-	    !chunk_run(s, range, has_ranges ? s->chunk_rows : (int64_t)any_digest(s)->source->row_estimate,
-		       &took_us, f))
-		return false;
-	if (is_too_large(s, before)) {
-		memcpy(s->results, before, sizeof(before));
-		s->chunk_rows /= CHUNK_GROWTH;
-		return true;
-	}
-	if (has_ranges)
-		steer(s, took_us);
-	*from = range.to;
-	*ret_is_end = !range.to.p || is_done(s);
+/* The chunk behind c goes on when c is done, or will be opened anew. */
+static bool leave(struct chunk *c, bool is_over, bool *ret_goes_on)
+{
+	struct scrub *s = c->s;
+	struct chunk *next = s->ahead;
+
+	if (is_over || is_done(s) || is_spoiled(s->ends->tail))
+		next = NULL;
+	*ret_goes_on = next != NULL;
+	if (!next)
+		return drop_ahead(s);
+	tail_forget(s->ends->tail, next->first_event);
+	s->ahead = NULL;
 	return true;
+}
+
+/* Not behind one whose rows were looked at: so will its own be. */
+static bool look_ahead(struct chunk *c, struct chunk *next, bool is_calm, struct arena *a)
+{
+	struct scrub *s = c->s;
+
+	if (!s->goes_ahead || !is_calm || !c->range.to.p)
+		return true;
+	s->ahead = next;
+	return chunk_open(next, s, c->range.to, s->chunk_rows, a, c->f);
 }
 
 bool scrub_table(struct scrub *s, struct fault *f)
 {
+	struct chunk chunks[2], *c = &chunks[0], *next = &chunks[1], *done;
+	bool ok, is_over, is_open = false, is_calm = true;
 	struct span from = { 0 };
-	bool ok, is_end = false;
 	struct arena a;
 
 	arena_init(&a, CHUNK_BYTES);
-	do
-		ok = scrub_step(s, &from, &a, &is_end, f);
-	while (ok && !is_end);
+	do {
+		struct scrub_result before[2] = { s->results[0], s->results[1] };
+
+		ok = (is_open || chunk_open(c, s, from, s->chunk_rows, &a, f)) && chunk_read(c);
+		steer(s, c);
+		ok = ok && look_ahead(c, next, is_calm, &a) && chunk_compare(c);
+		is_over = ok && is_too_large(c, before);
+		if (is_over) {
+			memcpy(s->results, before, sizeof(before));
+			s->chunk_rows = c->rows / CHUNK_GROWTH;
+		}
+		from = is_over ? c->range.from : c->range.to;
+		is_calm = !c->is_drilled;
+		ok = ok && leave(c, is_over, &is_open);
+		arena_release(&c->arena);
+		done = c;
+		c = next;
+		next = done;
+	} while (ok && (is_over || (from.p && !is_done(s))));
+	if (s->ahead)
+		arena_release(&s->ahead->arena);
+	s->ahead = NULL;
 	arena_release(&a);
+	return ok;
+}
+
+bool scrub_step(struct scrub *s, struct span *from, struct arena *a, bool *ret_is_end, struct fault *f)
+{
+	struct scrub_result before[2] = { s->results[0], s->results[1] };
+	struct chunk c;
+	bool ok;
+
+	*ret_is_end = false;
+	ok = chunk_open(&c, s, *from, s->chunk_rows, a, f) && chunk_read(&c) && chunk_compare(&c);
+	if (ok && is_too_large(&c, before)) {
+		memcpy(s->results, before, sizeof(before));
+		s->chunk_rows = c.rows / CHUNK_GROWTH;
+	} else if (ok) {
+		steer(s, &c);
+		*from = c.range.to;
+		*ret_is_end = !c.range.to.p || is_done(s);
+	}
+	arena_release(&c.arena);
 	return ok;
 }
 
 bool scrub_first(struct scrub *s, int64_t rows, struct fault *f)
 {
-	struct digest_range range = { 0 };
+	struct chunk c;
 	struct arena a;
-	int64_t took_us;
 	bool ok;
 
 	arena_init(&a, CHUNK_BYTES);
-	ok = find_end(s, &range, rows, &a, f) && chunk_run(s, range, rows, &took_us, f);
+	ok = chunk_open(&c, s, span(NULL, 0), rows, &a, f) && chunk_read(&c) && chunk_compare(&c);
+	arena_release(&c.arena);
 	arena_release(&a);
 	return ok;
 }
@@ -365,7 +471,7 @@ bool scrub_near(struct scrub *s, const struct span near[2], struct fault *f)
 	bool ok;
 
 	arena_init(&c.arena, CHUNK_BYTES);
-	ok = chunk_begin(&c);
+	ok = chunk_begin(&c, false);
 	for (int role = 0; ok && role < 2; role++)
 		if (s->digests[role] && !s->results[role].is_cut)
 			ok = drill(&c, (enum role)role, &leaf, 1);

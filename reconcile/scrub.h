@@ -5,7 +5,8 @@
  * A chunk: the tail begins to watch the table; the source's digest; a mark behind it; when a target contains
  * the mark, its digest. Leaves that differ are drilled, keys that differ are judged (judge.h). Chunks are
  * ranges of a key column whose order is the same on both servers, else the whole table is one; their
- * size follows the time they take.
+ * size follows the time they take. With goes_ahead the source reads the next chunk while a target reads this one, as long as
+ * no rows need be looked at.
  *
  * Failpoints: scrub.blind (no leaf differs), scrub.small (chunks of the least size).
  *
@@ -31,6 +32,8 @@ struct scrub {
 	int64_t seed;
 	void (*found)(void *arg, const struct difference *d);
 	void *arg;
+	bool goes_ahead;      /* the source reads the next chunk while a target reads this one */
+	struct chunk *ahead;  /* scrub.c's: the one that the source reads, or NULL */
 	int64_t chunk_rows;   /* how many to take next */
 	struct scrub_result results[2];
 	uint64_t first_lsn;   /* of the first mark; 0: none yet */

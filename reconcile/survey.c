@@ -3,8 +3,6 @@
 
 #include <stdlib.h>
 
-#include "core/clock.h"
-
 enum { SQL_BYTES = 64 << 20 };
 
 static bool no_memory(struct fault *f)
@@ -12,11 +10,16 @@ static bool no_memory(struct fault *f)
 	return fault(f, FAULT_INTERNAL, "no memory for the digests of a table");
 }
 
+static bool too_large(const struct buf *sql, struct fault *f)
+{
+	return fault(f, FAULT_INTERNAL, "a statement larger than %zu bytes", sql->max_bytes);
+}
+
 static PGresult *ask(PGconn *conn, struct buf *sql, struct fault *f)
 {
 	if (!buf_failed(sql))
 		return pg_query(conn, f, buf_cstr(sql));
-	fault(f, FAULT_INTERNAL, "a statement larger than %zu bytes", sql->max_bytes);
+	too_large(sql, f);
 	return NULL;
 }
 
@@ -27,22 +30,9 @@ static int compare_leaves(const void *a, const void *b)
 	return x->leaf < y->leaf ? -1 : x->leaf > y->leaf;
 }
 
-bool survey_ask(PGconn *conn, const struct digest_plan *p, struct arena *a, struct survey *ret,
-		struct fault *f)
+static bool survey_read(const PGresult *r, struct arena *a, struct survey *ret, struct fault *f)
 {
-	int64_t started_us = clock_us();
-	struct buf sql;
-	PGresult *r;
-
-	*ret = (struct survey) { 0 };
-	buf_init(&sql, SQL_BYTES);
-	digest_survey(p, &sql);
-	r = ask(conn, &sql, f);
-	buf_release(&sql);
-	if (!r)
-		return false;
-	ret->took_us = clock_us() - started_us;
-	ret->leaf_count = (size_t)PQntuples(r);
+	*ret = (struct survey) { .leaf_count = (size_t)PQntuples(r) };
 	ret->leaves = arena_alloc(a, ret->leaf_count * sizeof(*ret->leaves) + 1);
 	for (int i = 0; ret->leaves && i < PQntuples(r); i++) {
 		ret->leaves[i] = (struct survey_leaf) { pg_i64(r, i, 0), pg_i64(r, i, 1),
@@ -50,11 +40,56 @@ bool survey_ask(PGconn *conn, const struct digest_plan *p, struct arena *a, stru
 							arena_dup(a, pg_value(r, i, 3)) };
 		ret->row_count += ret->leaves[i].count;
 	}
-	PQclear(r);
+	ret->took_us = ret->leaf_count ? pg_i64(r, 0, 4) : 0;
 	if (arena_failed(a))
 		return no_memory(f);
 	qsort(ret->leaves, ret->leaf_count, sizeof(*ret->leaves), compare_leaves);
 	return true;
+}
+
+bool survey_ask(PGconn *conn, const struct digest_plan *p, struct arena *a, struct survey *ret,
+		struct fault *f)
+{
+	struct buf sql;
+	PGresult *r;
+	bool ok;
+
+	buf_init(&sql, SQL_BYTES);
+	digest_survey(p, &sql);
+	r = ask(conn, &sql, f);
+	buf_release(&sql);
+	ok = r && survey_read(r, a, ret, f);
+	PQclear(r);
+	return ok;
+}
+
+bool survey_send(PGconn *conn, const struct digest_plan *p, const char *then, struct fault *f)
+{
+	struct buf sql;
+	bool ok;
+
+	buf_init(&sql, SQL_BYTES);
+	digest_survey(p, &sql);
+	buf_printf(&sql, "; %s", then);
+	ok = buf_failed(&sql) ? too_large(&sql, f) : pg_send(conn, f, buf_cstr(&sql));
+	buf_release(&sql);
+	return ok;
+}
+
+bool survey_take(PGconn *conn, struct arena *a, struct survey *ret, PGresult **ret_then, struct fault *f)
+{
+	PGresult *results[2];
+	bool ok;
+
+	if (!pg_take(conn, results, 2, f))
+		return false;
+	ok = survey_read(results[0], a, ret, f);
+	PQclear(results[0]);
+	if (ok)
+		*ret_then = results[1];
+	else
+		PQclear(results[1]);
+	return ok;
 }
 
 bool survey_drill(PGconn *conn, const struct digest_plan *p, const int64_t *leaves, size_t n,

@@ -20,7 +20,7 @@ struct survey {
 	struct survey_leaf *leaves; /* ascending */
 	size_t leaf_count;
 	int64_t row_count;
-	int64_t took_us;
+	int64_t took_us; /* by the server's clock */
 };
 
 struct survey_key {
@@ -36,6 +36,9 @@ struct survey_keys {
 /* Everything lives in the arena. */
 bool survey_ask(PGconn *conn, const struct digest_plan *p, struct arena *a, struct survey *ret,
 		struct fault *f);
+/* Its two halves, as of pg_send; `then` is a statement that the server runs behind it. */
+bool survey_send(PGconn *conn, const struct digest_plan *p, const char *then, struct fault *f);
+bool survey_take(PGconn *conn, struct arena *a, struct survey *ret, PGresult **ret_then, struct fault *f);
 bool survey_drill(PGconn *conn, const struct digest_plan *p, const int64_t *leaves, size_t n,
 		  struct arena *a, struct survey_keys *ret, struct fault *f);
 

@@ -140,6 +140,15 @@ void tail_watch(struct tail *t, const struct relation *rel)
 	t->has_overflowed = t->has_copy = false;
 }
 
+void tail_forget(struct tail *t, size_t n)
+{
+	t->event_count -= n;
+	if (!t->event_count)
+		buf_reset(&t->kept);
+	else if (n)
+		memmove(t->events, t->events + n, t->event_count * sizeof(*t->events));
+}
+
 /* ---- the index ---- */
 
 static bool is_watched(const struct tail *t, const struct relation *rel)

@@ -94,6 +94,8 @@ void tail_places(const struct tail *t, struct tail_place *ret_places);
 bool tail_start_at(struct tail *t, const struct tail_place *places, bool *ret_is_gone, struct fault *f);
 /* What is read from here on. rel: any leaf of the table; kept by its root's name and its target. */
 void tail_watch(struct tail *t, const struct relation *rel);
+/* Drops the first n events. What has_overflowed and has_copy say stays. */
+void tail_forget(struct tail *t, size_t n);
 /* Takes what is there; waits at most timeout_ms for the first record. */
 bool tail_poll(struct tail *t, int timeout_ms, struct fault *f);
 /* Have this partition's records been read up to this position? */

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """foreshadow verify: every planted difference is found and named, and nothing else ever is."""
 import json
+import re
 import threading
 import time
 
@@ -295,6 +296,36 @@ def test_no_false_alarm_while_both_sides_are_written(migration, rng, is_long):
         idle.execute("rollback")
     writers.stop()
     assert whole >= 3 and writers.count > 100
+    m.stop()
+
+
+def test_chunks_are_read_on_the_source_while_those_before_are_compared(migration, rng):
+    """The first 20000 rows are at rest, so that the chunk behind them is read meanwhile. What changes in it is told from what differs."""
+    m = migration()
+    m.source.execute("create table chunked (id int primary key, n int, v text);"
+                     "insert into chunked select i, 0, 'v' || i from generate_series(1, 150000) i")
+    m.start()
+    wait_live(m)
+    planted = [20010, 60000, 110000, 149990]
+
+    def write(own):  # not what is planted: that would be put right
+        return f"update chunked set n = n + 1 where id = {own.choice((30000, 140000)) + own.randint(1, 9)}"
+
+    writers = Writers(m, rng, statement=write)
+    seen = m.run_cli("verify", timeout=300)
+    explained = [int(n) for n in re.findall(r"150000 rows, 0 differences, (\d+) explained", seen.stdout)]
+    assert len(explained) == 2 and max(explained) > 0, seen.stdout + seen.stderr
+    for db in m.targets():
+        db.execute("update chunked set v = 'wrong' where id = any (%s)", planted)
+        db.execute("delete from chunked where id = 90000")
+    code, differences, summary, stderr = verify(m)
+    wanted = set().union(one("public.chunked", "missing", {"id": "90000"}),
+                         *(one("public.chunked", "mismatch", {"id": str(i)}, "v") for i in planted))
+    assert code == 4 and named(differences) == wanted and len(differences) == 2 * len(wanted), (differences, summary, stderr)
+    writers.stop()
+    wait_caught_up(m)
+    code, differences, summary, stderr = verify(m)
+    assert code == 4 and named(differences) == wanted and len(differences) == 2 * len(wanted), (differences, summary, stderr)
     m.stop()
 
 
