@@ -63,6 +63,12 @@ static void found(void *arg, const struct difference *d)
 		c->found(c->arg, d);
 }
 
+void compare_begin(struct comparer *c)
+{
+	c->key_count = c->row_count = c->read_count = c->open_count = 0;
+	c->source_us = 0;
+}
+
 void compare_forget(struct comparer *c)
 {
 	c->told_count = 0;

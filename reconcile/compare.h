@@ -25,7 +25,7 @@ struct comparer {
 	struct touched differ; /* found by the last call; whole: more than can be said by key */
 	uint64_t told[COMPARE_TOLD_MAX]; /* hashes of table and key */
 	size_t told_count;
-	/* Added up, until the caller resets them. */
+	/* Added up since compare_begin(). */
 	size_t key_count, row_count, read_count, open_count;
 	int64_t source_us; /* scrub.h */
 	int64_t chunk_rows; /* of compare_chunk: the next one's; 0: a new table */
@@ -37,6 +37,7 @@ enum compared {
 	COMPARED_LATER, /* its copy is not complete, or it cannot be asked for (said in the log): nothing was compared */
 };
 
+void compare_begin(struct comparer *c);
 /* The table's keys; all of it if it is touched as a whole, or its keys cannot be asked for. */
 bool compare_keys(struct comparer *c, const struct touched_table *t, enum compared *ret, struct fault *f);
 /* The chunk that begins at *from, as scrub_step. */

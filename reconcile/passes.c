@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+/* passes - the scrub: chunk by chunk between two windows, over all tables, again and again. */
+#include <stdlib.h>
+#include <time.h>
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "reconcile/session.h"
+
+enum {
+	CHUNK_TEXT_BYTES = 1 << 30,
+	LATER_US = 1000 * 1000,    /* before what could not be scrubbed is tried again */
+	OPEN_TRIES = 3,            /* of a chunk; then a pass goes on without it */
+};
+
+static const struct relation *find_relation(const struct session *s, const struct walk_table *t)
+{
+	for (size_t i = 0; i < known_count(s->known); i++) {
+		const struct relation *rel = known_newest(s->known, i);
+
+		if (span_eq(rel->root_schema, span_str(t->schema)) && span_eq(rel->root_table, span_str(t->table)))
+			return rel;
+	}
+	return NULL;
+}
+
+/* Tables in which a chunk is small, then any. */
+static bool prove(struct session *s)
+{
+	enum canary seen = CANARY_NO_ROW;
+
+	for (int pass = 0; pass < 2; pass++)
+		for (size_t i = 0; i < s->walk.count && seen == CANARY_NO_ROW; i++) {
+			const struct relation *rel = find_relation(s, &s->walk.tables[i]);
+
+			if (rel && !compare_canary(&s->comparer, rel, pass == 1, &seen, s->f))
+				return false;
+		}
+	s->has_proof = seen != CANARY_OPEN;
+	return seen != CANARY_MISSED ||
+	       fault(s->f, FAULT_INTERNAL, "a difference planted in rows of the %s was not found: what is compared proves nothing",
+		     session_role(s));
+}
+
+static bool begin_pass(struct session *s)
+{
+	struct ends_moment mark;
+
+	if (!ends_mark(&s->ends, &mark, s->f))
+		return false;
+	log_debug("scrub of %zu tables begins", s->walk.count);
+	walk_pass(&s->walk, mark.lsn, time(NULL));
+	s->has_proof = false;
+	return true;
+}
+
+/* What could not be judged is tried again; a pass that owes nothing goes on without it in the end. */
+static void take_chunk(struct session *s, const struct relation *rel, bool is_owed, enum compared compared,
+		       struct span from)
+{
+	bool is_done = compared == COMPARED;
+
+	if (!is_done)
+		walk_dirty(&s->walk);
+	if (!is_done && !is_owed && s->open_tries >= OPEN_TRIES) {
+		log_warn("%.*s.%.*s: rows that change all the time could not be compared on the %s in this scrub",
+			 SPAN_ARG(rel->root_schema), SPAN_ARG(rel->root_table), session_role(s));
+		is_done = true;
+	}
+	s->open_tries = is_done ? 0 : s->open_tries + 1;
+	if (!is_done)
+		return;
+	if (!from.p)
+		s->comparer.chunk_rows = 0;
+	walk_went(&s->walk, from);
+}
+
+static bool scrub_chunk(struct session *s, const struct relation *rel, bool is_owed)
+{
+	struct span from = s->walk.has_from ? buf_span(&s->walk.from) : span(NULL, 0);
+	enum compared compared;
+	struct arena a;
+	bool ok, is_end;
+
+	arena_init(&a, CHUNK_TEXT_BYTES);
+	ok = compare_chunk(&s->comparer, rel, &from, &a, &is_end, &compared, s->f);
+	if (ok && s->comparer.differ.count)
+		walk_dirty(&s->walk);
+	ok = ok && (touched_move(&s->comparer.differ, &s->due) || session_no_memory(s->f));
+	pace_took(&s->pace, clock_us(), s->comparer.source_us);
+	if (ok && compared != COMPARED_LATER) {
+		take_chunk(s, rel, is_owed, compared, is_end ? span(NULL, 0) : from);
+	} else if (ok) {
+		walk_later(&s->walk);
+		s->pace.next_us = clock_us() + LATER_US;
+	}
+	arena_release(&a);
+	return ok;
+}
+
+/* A pass that found something is followed by another one when that is right. */
+static bool is_pass_due(const struct session *s)
+{
+	if (s->walk.is_passing || !s->has_tables)
+		return false;
+	return time(NULL) >= s->walk.pass_at + s->m->scrub_s ||
+	       (!s->walk.pass_is_clean && s->comparer.told_count == 0);
+}
+
+/* One chunk, if one is due. */
+bool passes_go_on(struct session *s)
+{
+	const struct walk_table *t;
+	const struct relation *rel;
+
+	if (is_pass_due(s) && !begin_pass(s))
+		return false;
+	t = walk_next(&s->walk);
+	if (!t)
+		return true;
+	if (!s->has_proof && !prove(s))
+		return false;
+	rel = find_relation(s, t);
+	if (!rel) {
+		walk_forget(&s->walk, t);
+		return true;
+	}
+	compare_begin(&s->comparer);
+	return scrub_chunk(s, rel, t->is_owed);
+}
+
+bool passes_are_due(struct session *s)
+{
+	return (is_pass_due(s) || walk_next(&s->walk)) && pace_wait(&s->pace, clock_us()) == 0;
+}
