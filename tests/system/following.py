@@ -56,6 +56,16 @@ def assert_follows(m, tables=None, dbs=None, timeout=90):
         assert_equal(m.source, db, tables)
 
 
+def assert_counted(m, db):
+    """The sums over the tables of each partition are what its row of progress says."""
+    rows = db.sql("select p.partition, p.ordinal, p.changes, p.covered, coalesce(sum(applied + c.covered + passed), 0),"
+                  " coalesce(sum(applied), 0), coalesce(sum(c.covered), 0) from foreshadow.progress p left join foreshadow.counts c"
+                  " on c.migration = p.migration and c.partition = p.partition where p.migration = %s and p.topic = %s"
+                  " group by p.partition, p.ordinal, p.changes, p.covered order by 1", m.name, m.topic("changes"))
+    wrong = [row for row in rows if row[1:4] != tuple(map(int, row[4:]))]
+    assert rows and not wrong, f"{db}: (partition, ordinal, changes, covered) and the sums of counts: {wrong}"
+
+
 def assert_balanced(m, db):
     """Every change record of the topic was applied, or covered by a copy, once: the counts of the rows are those
     of the records. For a target that has caught up with an idle source. Returns the topic's partitions."""
@@ -67,4 +77,5 @@ def assert_balanced(m, db):
     seen = {(topic.removeprefix(f"{m.name}."), p): (ordinal, count) for topic, p, ordinal, count in rows}
     wrong = {key: (seen.get(key), value) for key, value in expected.items() if seen.get(key) != value}
     assert not wrong, f"{db}: (ordinal, changes + covered) of the target, of the topic: {wrong}"
+    assert_counted(m, db)
     return parts
