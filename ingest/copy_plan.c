@@ -4,8 +4,9 @@
  * the snapshot, so it says what the table's columns are at the point: they must be those of the
  * version. What the server's caches say is the present: a storage file other than the snapshot's means that
  * the table was rewritten or truncated since, and an older snapshot finds it *empty*, without an
- * error. ACCESS SHARE is taken in between and kept to the end of the round, as pg_dump does, so
- * that nothing changes any more.
+ * error. ACCESS SHARE is taken before, so that nothing changes while a range is read; it is given back behind
+ * each range, and the next one looks again. Whoever kept it longer would keep an application's TRUNCATE
+ * waiting, behind which the next range would wait in turn: a deadlock that the server cannot see.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -169,29 +170,51 @@ static bool add_tasks(struct copy *c, size_t table, const struct look *look, siz
 	return true;
 }
 
-static bool plan_table(struct copy *c, PGconn *conn, size_t table, size_t *room, struct fault *f)
+bool copy_let_go(PGconn *conn, struct fault *f)
+{
+	return pg_do(conn, f, "ROLLBACK TO SAVEPOINT look; RELEASE SAVEPOINT look");
+}
+
+/* *ret_is_same false: it is void now, and let go. */
+static bool hold(struct copy *c, PGconn *conn, size_t table, struct look *ret, bool *ret_is_same, struct fault *f)
 {
 	const struct relation *rel = c->tables[table].conf.rel;
+	const char *reason = "the table was changed, rewritten or truncated around its point";
 	struct fault why = { 0 };
-	struct look look;
 
+	*ret_is_same = false;
 	if (!pg_do(conn, f, "SAVEPOINT look"))
 		return false;
-	if (!inspect(c, conn, rel, &look, &why)) {
-		if (!is_missing(&why)) {
-			if (f)
-				*f = why;
-			return fault_in(f, "copy of %.*s.%.*s", SPAN_ARG(rel->schema),
-					SPAN_ARG(rel->table));
-		}
-		copy_table_void(c, table, why.text);
-		return pg_do(conn, f, "ROLLBACK TO SAVEPOINT look");
+	if (inspect(c, conn, rel, ret, &why)) {
+		*ret_is_same = ret->is_same;
+	} else if (is_missing(&why)) {
+		reason = why.text;
+	} else {
+		if (f)
+			*f = why;
+		return fault_in(f, "copy of %.*s.%.*s", SPAN_ARG(rel->schema), SPAN_ARG(rel->table));
 	}
-	if (look.is_same)
-		return pg_do(conn, f, "RELEASE SAVEPOINT look") &&
-		       add_tasks(c, table, &look, room, f);
-	copy_table_void(c, table, "the table was changed, rewritten or truncated around its point");
-	return pg_do(conn, f, "ROLLBACK TO SAVEPOINT look");
+	if (*ret_is_same)
+		return true;
+	copy_table_void(c, table, reason);
+	return copy_let_go(conn, f);
+}
+
+bool copy_hold(struct copy *c, PGconn *conn, size_t table, bool *ret_is_same, struct fault *f)
+{
+	struct look look;
+
+	return hold(c, conn, table, &look, ret_is_same, f);
+}
+
+static bool plan_table(struct copy *c, PGconn *conn, size_t table, size_t *room, struct fault *f)
+{
+	struct look look;
+	bool is_same;
+
+	if (!hold(c, conn, table, &look, &is_same, f))
+		return false;
+	return !is_same || (copy_let_go(conn, f) && add_tasks(c, table, &look, room, f));
 }
 
 /* The largest table first, the ranges of a table in order: so tables get complete one after another. */

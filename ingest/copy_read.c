@@ -209,9 +209,13 @@ bool copy_reader_run(struct copy_reader *r, const struct copy_task *task, struct
 	struct copy_work *t = &r->c->tables[task->table];
 	const struct relation *rel = t->conf.rel;
 
+	bool is_same = false;
+
 	memset(r->records, 0, (size_t)r->c->m->partition_count * sizeof(*r->records));
 	write_sql(r, t, task);
-	bool ok = run(r, t, f);
+	bool ok = atomic_load(&t->is_void) ||
+		  (copy_hold(r->c, r->conn, task->table, &is_same, f) &&
+		   (!is_same || (run(r, t, f) && copy_let_go(r->conn, f))));
 	count(r, t);
 	if (!ok)
 		return fault_in(f, "copy of %.*s.%.*s", SPAN_ARG(rel->schema), SPAN_ARG(rel->table));

@@ -89,6 +89,10 @@ struct event_head copy_head(const struct copy *c, const struct copy_work *t, cha
 
 /* copy_plan.c: fills c->tasks; tables that changed become void. conn is under the snapshot. */
 bool copy_plan(struct copy *c, PGconn *conn, struct fault *f);
+/* From here to copy_let_go the table stays what its version says; conn is under the snapshot. *ret_is_same false: it is not that
+ * any more: it is void, and not held. */
+bool copy_hold(struct copy *c, PGconn *conn, size_t table, bool *ret_is_same, struct fault *f);
+bool copy_let_go(PGconn *conn, struct fault *f);
 
 /* copy_read.c */
 struct copy_reader;

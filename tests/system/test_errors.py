@@ -283,6 +283,23 @@ def test_the_copied_row_that_a_target_refuses_is_named(migration):
     assert m.target.value("select count(*) from t where id = 1234") == 0
 
 
+def test_truncate_while_other_tables_are_copied(migration):
+    """A copy holds a table only while it reads a part of it: an application's TRUNCATE of another one does not wait, and that
+    one is copied again."""
+    m = migration(copy={"jobs": 1})
+    m.source.execute(TABLE + "; create table big as select i as id, 'row ' || i as v from generate_series(1, 30000) i; alter table big add primary key (id)")
+    ingest = m.start(role="ingest", env={"FORESHADOW_FAILPOINTS": "copy.row=stop@20000"})
+    wait_until(ingest.is_stopped, 60, ingest.log)
+    m.source.execute("set statement_timeout = '20s'; truncate t; insert into t values (77, 'later')")
+    ingest.sigcont()
+    m.start(role="shadow")
+    m.start(role="primary")
+    assert_follows(m)
+    assert m.target.sql("select * from t") == [(77, "later")] and m.target.value("select count(*) from big") == 30000
+    ingest.wait_log("truncated around its point", 30)
+    m.stop()
+
+
 def test_stop_while_an_application_holds_a_table(migration):
     """Publishing the table waits for it, and so does its copy; neither keeps the process from ending."""
     m = migration()
