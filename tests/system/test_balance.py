@@ -215,7 +215,7 @@ def test_what_the_shadow_lost_or_applied_twice(migration, failpoint, accepted, s
     # a person looks into it and accepts it
     accept(m, accepted)
     wait_open(m)
-    assert "what differed is right now" in roles["reconcile"].log()
+    assert "what differed on the shadow is right now" in roles["reconcile"].log()
     assert_follows(m)
     assert verify(m)[:2] == (0, [])
     m.stop()
