@@ -288,12 +288,13 @@ def test_truncate_while_other_tables_are_copied(migration):
     one is copied again."""
     m = migration(copy={"jobs": 1})
     m.source.execute(TABLE + "; create table big as select i as id, 'row ' || i as v from generate_series(1, 30000) i; alter table big add primary key (id)")
+    m.start(role="shadow")
+    m.start(role="primary")
     ingest = m.start(role="ingest", env={"FORESHADOW_FAILPOINTS": "copy.row=stop@20000"})
     wait_until(ingest.is_stopped, 60, ingest.log)
     m.source.execute("set statement_timeout = '20s'; truncate t; insert into t values (77, 'later')")
     ingest.sigcont()
-    m.start(role="shadow")
-    m.start(role="primary")
+    wait_live(m)
     assert_follows(m)
     assert m.target.sql("select * from t") == [(77, "later")] and m.target.value("select count(*) from big") == 30000
     ingest.wait_log("truncated around its point", 30)
