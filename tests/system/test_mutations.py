@@ -135,7 +135,7 @@ class Plan:
 
     def draw(self):
         made = [self.of_type(wide, k, t) for wide in self.wides for k, t in wide.types]
-        made += [self.twin(*twin) for twin in TWINS] + self.of_rows() + self.of_things() + self.of_pairs() + self.of_logs("logs") + self.of_logs("quiet_logs")
+        made += [self.twin(*twin) for twin in TWINS] + self.of_shapes() + self.of_rows() + self.of_things() + self.of_pairs() + self.of_logs("logs") + self.of_logs("quiet_logs")
         self.rng.shuffle(made)
         return made
 
@@ -153,6 +153,13 @@ class Plan:
         wide, k = next((w, k) for w in self.wides for k, name in w.types if name == t)
         shape = self.rng.choice(list(SHAPES))
         return self.of_cell(wide, f"{shape}{k}", f"{t}, {one!r} to {other!r}", cell(k, t, shape, one), cell(k, t, shape, other))
+
+    def of_shapes(self):
+        wide, k = next((w, k) for w in self.wides for k, name in w.types if name == "int4")
+        return [self.of_cell(wide, f"{shape}{k}", name, before, after) for name, shape, before, after in [
+            ("bounds", "a", "'{5,6}'", "'[0:1]={5,6}'"), ("dimensions", "a", "'{5,6}'", "'{{5,6}}'"), ("an empty array", "a", "'{}'", "null"),
+            ("a NULL in an array", "a", "'{}'", "'{NULL}'"), ("a composite of NULLs", "c", "null", "row(null, null)"),
+            ("a field", "c", "row(5, 7)", "row(5, null)"), ("order", "da", "'{5,6}'", "'{6,5}'")]]
 
     def of_cell(self, wide, column, name, before, after):
         id = self.wide_row(wide, **{column: before})

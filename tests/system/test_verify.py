@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""foreshadow verify: every planted difference is found and named, and nothing else ever is."""
+"""foreshadow verify: what differs is named, and nothing else ever is. (Every kind of difference: test_mutations.py.)"""
 import json
 import re
 import threading
@@ -27,169 +27,12 @@ def assert_clean(m, *args, timeout=300):
     return summary
 
 
-# ---- mutations ----
-
-MANY = """
-create type mood as enum ('sad', 'ok');
-create type pair as (n int, t text);
-create table many (id int primary key, i int, b bigint, t text, v varchar(20), c char(7), bp bpchar, num numeric, dec numeric(12,2),
-  f4 real, f float8, flag bool, by bytea, u uuid, d date, ts timestamp, tz timestamptz, iv interval, j json, jb jsonb, x xml,
-  m money, bits varbit, p point, ip inet, tv tsvector, mo mood, pa pair, arr int[], ta text[], r int4range, fa float8[], tt timetz, big text);
-create table pairs (a int, b text, v int, primary key (b, a));
-create table logs (who int, what text, at timestamp);
-alter table logs replica identity full;
-"""
-ROWS = """
-insert into many select i, i, i * 1000000000::bigint, 't' || i, 'v' || i, 'c' || i % 10, 'bp', i + 0.50, i / 7.0, i / 3.0, i / 3.0, i % 2 = 0,
-  decode(md5(i::text), 'hex'), md5(i::text)::uuid, '2000-01-01'::date + i, '2000-01-01'::timestamp + i * interval '1 hour',
-  '2000-01-01'::timestamptz + i * interval '1 hour', '1 day', '{"a": 1, "b": 2}', '{"a": 1, "b": 2}', '<a>x</a>', 1.5, '0101', '(1,2)',
-  '10.0.0.1', 'a:1 b:2', 'sad', row(i, 'x'::text)::pair, array[i, 2], array['a', null], '[1,5)', '{0}', '12:00+00', 'b' || i
-  from generate_series(1, 3000) i;
-update many set f = 0, f4 = 0 where id = 10;
-update many set num = 1.0, t = '', v = null where id = 11;
-update many set t = 'NULL', v = '' where id = 12;
-update many set big = repeat('0123456789', 500000) where id = 13;
-update many set pa = null where id = 14;
-insert into pairs select i % 50, 'b' || i / 50, i from generate_series(1, 2000) i;
-insert into logs select i % 7, 'w' || i % 11, '2024-01-01'::timestamp + (i % 3) * interval '1 day' from generate_series(1, 2000) i;
-"""
-
-# name: (SQL on the target, the differences it makes as (table, kind, key, columns))
 def one(table, kind, key, *columns):
     return {(table, kind, json.dumps(key, sort_keys=True), tuple(sorted(columns)))}
 
 
-def value(column, id=20):
-    return one("public.many", "mismatch", {"id": str(id)}, column)
-
-
-MUTATIONS = {
-    "flip_a_byte": ("update many set by = set_byte(by, 3, get_byte(by, 3) # 1) where id = 20", value("by")),
-    "flip_a_character": ("update many set t = 'T20' where id = 20", value("t")),
-    "drop_a_row": ("delete from many where id = 20", one("public.many", "missing", {"id": "20"})),
-    "add_a_row": ("insert into many (id) values (99999)", one("public.many", "extraneous", {"id": "99999"})),
-    "add_a_row_below": ("insert into many (id) values (-5)", one("public.many", "extraneous", {"id": "-5"})),
-    "swap_two_values": ("update many x set i = y.i from many y where x.id + y.id = 41 and x.id in (20, 21)", value("i") | value("i", 21)),
-    "swap_two_rows": ("update many set id = -1 where id = 20; update many set id = 20 where id = 21; update many set id = 21 where id = -1", None),
-    "null_to_empty": ("update many set v = '' where id = 11", value("v", 11)),
-    "empty_to_null": ("update many set t = null where id = 11", value("t", 11)),
-    "text_null_to_null": ("update many set t = null where id = 12", value("t", 12)),
-    "empty_to_text_null": ("update many set t = 'NULL' where id = 11", value("t", 11)),
-    "trailing_space": ("update many set t = t || ' ' where id = 20", value("t")),
-    "trailing_space_varchar": ("update many set v = v || ' ' where id = 20", value("v")),
-    "trailing_space_bpchar": ("update many set bp = 'bp ' where id = 20", value("bp")),
-    "zero_to_minus_zero": ("update many set f = '-0' where id = 10", value("f", 10)),
-    "zero_to_minus_zero_real": ("update many set f4 = '-0' where id = 10", value("f4", 10)),
-    "zero_in_an_array": ("update many set fa = '{-0}' where id = 20", value("fa")),
-    "scale_of_numeric": ("update many set num = 1.00 where id = 11", value("num", 11)),
-    "day_to_hours": ("update many set iv = '24 hours' where id = 20", value("iv")),
-    "json_key_order": ("update many set j = '{\"b\": 2, \"a\": 1}' where id = 20", value("j")),
-    "json_white_space": ("update many set j = '{\"a\":1, \"b\": 2}' where id = 20", value("j")),
-    "jsonb_scale": ("update many set jb = '{\"a\": 1.0, \"b\": 2}' where id = 20", value("jb")),
-    "one_bit_in_5_mb": ("update many set big = overlay(big placing '1' from 4000001 for 1) where id = 13", value("big", 13)),
-    "composite_null": ("update many set pa = row(null, null) where id = 14", value("pa", 14)),
-    "composite_field": ("update many set pa = row(20, null) where id = 20", value("pa")),
-    "array_null": ("update many set ta = array['a', 'NULL'] where id = 20", value("ta")),
-    "array_bounds": ("update many set arr = '[0:1]={20,2}' where id = 20", value("arr")),
-    "enum": ("update many set mo = 'ok' where id = 20", value("mo")),
-    "time_zone": ("update many set tt = '13:00+01' where id = 20", value("tt")),
-    "microsecond": ("update many set tz = tz + interval '1 microsecond' where id = 20", value("tz")),
-    "lexeme": ("update many set tv = 'a:1 b:3' where id = 20", value("tv")),
-    "bit_length": ("update many set bits = '01010' where id = 20", value("bits")),
-    "netmask": ("update many set ip = '10.0.0.1/31' where id = 20", value("ip")),
-    "several_columns": ("update many set i = 0, flag = null, m = 2, p = '(1,-0)', x = '<a>y</a>', r = 'empty' where id = 20",
-                        one("public.many", "mismatch", {"id": "20"}, "i", "flag", "m", "p", "x", "r")),
-    "composite_key": ("update pairs set v = -1 where a = 7 and b = 'b3'", one("public.pairs", "mismatch", {"a": "7", "b": "b3"}, "v")),
-    "composite_key_gone": ("delete from pairs where a = 7 and b = 'b3'", one("public.pairs", "missing", {"a": "7", "b": "b3"})),
-    "many_rows": ("update pairs set v = v + 1 where a < 5", "200 of public.pairs"),
-    "keyless_drop": ("delete from logs where ctid = (select ctid from logs where who = 3 limit 1)", one("public.logs", "missing", None)),
-    "keyless_pair": ("insert into logs values (77, 'twice', null), (77, 'twice', null)", one("public.logs", "extraneous", None)),
-    "keyless_duplicate": ("insert into logs select * from logs where who = 2 limit 1", one("public.logs", "extraneous", None)),
-    "keyless_change": ("update logs set what = what || ' ' where ctid = (select ctid from logs where who = 3 limit 1)",
-                       one("public.logs", "missing", None) | one("public.logs", "extraneous", None)),
-    "keyless_swap": ("with x as (select min(ctid) a, max(ctid) b from logs where what in ('w1', 'w2'))"
-                     " update logs set who = who + 100 * (case when ctid = x.a then 1 else -1 end) from x where ctid in (x.a, x.b)", "4 of public.logs"),
-}
-
-
 def named(differences):
     return {(d["table"], d["kind"], json.dumps(d["key"], sort_keys=True), tuple(sorted(d["columns"]))) for d in differences}
-
-
-def waves():
-    """The mutations in as few runs as their rows allow: each gets a row of its own where any row would do; those
-    whose differences could not be told apart go alone, with --table."""
-    together, alone = [{}], []
-    for number, (name, (sql, wanted)) in enumerate(MUTATIONS.items()):
-        if not isinstance(wanted, set) or None in {json.loads(d[2]) and d[2] for d in wanted}:
-            alone.append({name: (sql, wanted)})
-            continue
-        if "swap" not in name:
-            sql = sql.replace("id = 20", f"id = {100 + number}")
-            wanted = {(t, kind, key.replace('"20"', f'"{100 + number}"'), columns) for t, kind, key, columns in wanted}
-        keys = {(d[0], d[2]) for d in wanted}
-        for wave in together:
-            if not keys & {(d[0], d[2]) for _, others in wave.values() for d in others}:
-                wave[name] = sql, wanted
-                break
-        else:
-            together.append({name: (sql, wanted)})
-    return together, alone
-
-
-def check_wave(m, wave, *args):
-    """What is wrong with it, or None; the rows are put back."""
-    for db in m.targets():
-        for sql, _ in wave.values():
-            db.execute(sql)
-    code, differences, summary, stderr = verify(m, *args)
-    for db in m.targets():
-        for table in {d["table"].split(".")[1] for d in differences}:
-            db.execute(f"truncate {table}; insert into {table} table kept.{table}")
-    if code != 4 or summary["verdict"] != "diverged":
-        return code, differences[:4], summary, stderr[-500:]
-    for role in "shadow", "primary":
-        seen = [d for d in differences if d["role"] == role]
-        wanted = next(iter(wave.values()))[1] if len(wave) == 1 else set().union(*(w for _, w in wave.values()))
-        if isinstance(wanted, str):
-            if f"{len(seen)} of {seen[0]['table'] if seen else None}" != wanted:
-                return role, wanted, seen[:4]
-        elif wanted is not None and (named(seen) != wanted or len(seen) != len(wanted)):
-            return role, "missing", wanted - named(seen), "too much", named(seen) - wanted
-    return None
-
-
-def check_mutations(m):
-    for db in m.targets():
-        db.execute("create schema kept; create table kept.many as table many; create table kept.pairs as table pairs;"
-                   "create table kept.logs as table logs")
-    together, alone = waves()
-    wrong = {tuple(wave): check_wave(m, wave) for wave in together}
-    for wave in alone:
-        (name, (sql, _)), = wave.items()
-        table = next(t for t in ("logs", "pairs", "many") if t in sql)
-        wrong[name] = check_wave(m, wave, "--table", f"public.{table}")
-    wrong = {name: seen for name, seen in wrong.items() if seen}
-    assert not wrong, "\n".join(f"{name}: {seen}" for name, seen in wrong.items())
-
-
-def start_many(migration, **kw):
-    m = migration(**kw)
-    m.source.execute(MANY + ROWS)
-    m.start()
-    wait_live(m)
-    wait_caught_up(m)
-    return m
-
-
-def test_every_mutation_is_found_and_named(migration):
-    m = start_many(migration)
-    assert assert_clean(m)["rows"] == 2 * 7000
-    check_mutations(m)
-    assert_clean(m)
-    seen = m.run_cli("verify")
-    assert seen.returncode == 0 and "clean: 6 tables, 14000 rows" in seen.stdout, seen.stdout
-    m.stop()
 
 
 # ---- while both sides are written ----
@@ -406,6 +249,8 @@ def test_names_of_tables_and_roles(migration):
     wait_live(m)
     m.target.execute("update a set v = 2")
     assert assert_clean(m, "--role", "shadow")["tables"] == 2
+    seen = m.run_cli("verify", "--role", "shadow")
+    assert seen.returncode == 0 and "clean: 2 tables, 1 rows" in seen.stdout, seen.stdout
     code, differences, summary, _ = verify(m, "--role", "primary", "--table", "a")
     assert code == 4 and summary["tables"] == 1
     assert differences[0] | {"since_lsn": None} == {
