@@ -156,8 +156,8 @@ class Watch(threading.Thread):
 
 
 def jobs(m, is_long):
-    """The runs of verify, again and again."""
-    for table in itertools.cycle(m.source.tables()):
+    """The runs of verify, again and again. Not of comes alone: no row of it stays long enough for the planted difference."""
+    for table in itertools.cycle(t for t in m.source.tables() if t != "public.comes"):
         yield ["--role", "shadow"]
         yield ["--role", "primary"] if is_long else ["--role", "primary", "--table", table]
 
