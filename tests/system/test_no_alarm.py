@@ -138,7 +138,7 @@ class Watch(threading.Thread):
         barrier = shadow.execute("select min(barrier_lsn)::text from foreshadow.progress where topic ~ 'changes$'").fetchone()[0]
         self.shadow.see(now, place, lsn(barrier))
         self.gate.see(now, place, self.pages.value("foreshadow_gate_lsn"))
-        self.coverage = min(self.coverage, self.pages.value("foreshadow_coverage_ratio"))
+        self.coverage = min(self.coverage, self.pages.value("foreshadow_coverage_ratio", role="shadow"))
         if self.is_paused != (self.shadow.now > (1 if self.is_paused else FOLLOWS)):
             self.is_paused = not self.is_paused
             self.pauses += self.is_paused
