@@ -11,10 +11,12 @@
 
 #include "reconcile/scrub.h"
 
+enum { CANARY_TABLES = 8 }; /* that are tried, where it stays open: then it stays unproven */
+
 enum canary {
 	CANARY_FOUND,
 	CANARY_MISSED,
-	CANARY_OPEN, /* it was suspect, but nothing could be judged: an old transaction is not settled */
+	CANARY_OPEN, /* it could not be judged: an old transaction is not settled, or the rows change all the time */
 	CANARY_NO_ROW
 };
 
