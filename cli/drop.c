@@ -12,6 +12,7 @@
 #include "cli/cli.h"
 #include "core/buf.h"
 #include "core/log.h"
+#include "shadow/origin.h"
 #include "shadow/schema.h"
 #include "shadow/scratch.h"
 
@@ -164,6 +165,7 @@ static bool drop_on_source(const struct migration *m, const struct find *found, 
 static bool drop_rows(const struct migration *m, enum role role, struct fault *f)
 {
 	struct buf sql;
+	struct fault why = { 0 };
 	bool has_others = false;
 	PGconn *conn = pg_connect(migration_target(m, role), PG_PLAIN, m->slot, f);
 	PGresult *tables = conn ? pg_query(conn, f,
@@ -191,6 +193,8 @@ static bool drop_rows(const struct migration *m, enum role role, struct fault *f
 	if (ok && !has_others)
 		ok = pg_do(conn, f, "DROP SCHEMA foreshadow CASCADE");
 	ok = ok && pg_do(conn, f, "COMMIT");
+	if (ok && !origin_drop_all(conn, m->name, &why))
+		log_warn("replication origins are left: %s", why.text);
 	PQclear(tables);
 	buf_release(&sql);
 	pg_close(&conn);

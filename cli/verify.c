@@ -80,6 +80,10 @@ static void say_difference(void *arg, const struct difference *d)
 	print_part(line, "target_rows");
 	print_part(line, "since_lsn");
 	print_part(line, "hop");
+	if (d->written_at.p) {
+		print_part(line, "writer");
+		print_part(line, "written_at");
+	}
 	putchar('\n');
 	json_decref(line);
 }

@@ -183,6 +183,7 @@ bool canary_run(struct ends *e, enum role role, const struct digest *d, int64_t 
 	bool ok = true;
 
 	arena_init(&a, CANARY_BYTES);
+	changed.has_writers = false; /* rows that are made up have none */
 	*ret = CANARY_MISSED;
 	/* Tried again where the row itself was changed or deleted meanwhile. */
 	for (int i = 0; ok && i < TRIES && *ret == CANARY_MISSED; i++) {

@@ -117,6 +117,8 @@ json_t *difference_json(const struct difference *d)
 	json_object_set_new(line, "role", json_string(ends_role_names[d->role]));
 	json_object_set_new(line, "since_lsn", d->since_lsn ? json_lsn(d->since_lsn) : json_null());
 	json_object_set_new(line, "hop", hop ? json_string(hop) : json_null());
+	json_object_set_new(line, "writer", d->writer.p ? json_span(d->writer) : json_string("unknown"));
+	json_object_set_new(line, "written_at", json_span(d->written_at));
 	/* More than one of the same: keyless rows, or a key that the target does not keep unique. */
 	if (d->source_count > 1 || d->target_count > 1) {
 		json_object_set_new(line, "source_rows", json_integer(d->source_count));

@@ -2,7 +2,8 @@
 /*
  * difference - a difference as people and scripts get it: a JSON object.
  *
- *     {"table", "key", "kind": "missing|extraneous|mismatch", "columns", "source", "target", "role", "since_lsn", "hop"}
+ *     {"table", "key", "kind": "missing|extraneous|mismatch", "columns", "source", "target", "role", "since_lsn", "hop",
+ *      "writer": "foreshadow|foreign|unknown", "written_at"}
  *
  * Values are text as PostgreSQL prints them; of a long one, the part where the two differ.
  */

@@ -322,6 +322,7 @@ bool digest_make(const struct relation *rel, const struct side *source, const st
 		.skipped = arena_alloc(a, most * sizeof(*ret->skipped) + 1),
 		.is_keyless = rel->keyless,
 		.has_stream_key = !rel->keyless,
+		.has_writers = !rel->keyless && target->has_commit_times,
 	};
 	if (arena_failed(a))
 		return fault(f, FAULT_INTERNAL, "no memory for the columns of a table");
@@ -509,19 +510,36 @@ void digest_drill(const struct digest_plan *p, const int64_t *leaves, size_t n, 
 					   : "}'::pg_catalog.int8[])");
 }
 
+/* By the origin of the transaction that wrote the row: our lanes have one each. Where one of them could not get one
+ * (shadow/origin.h leaves a mark), or none has, nobody knows. */
+static const char writer_sql[] =
+    ", (SELECT CASE WHEN o.roname LIKE 'foreshadow\\_%' THEN 'foreshadow'"
+    "   WHEN EXISTS (SELECT FROM pg_catalog.pg_replication_origin WHERE roname = 'foreshadow_incomplete')"
+    "    OR NOT EXISTS (SELECT FROM pg_catalog.pg_replication_origin WHERE roname LIKE 'foreshadow\\_%') THEN 'unknown'"
+    "   ELSE 'foreign' END"
+    "  FROM pg_catalog.pg_xact_commit_timestamp_origin(w) AS c"
+    "  LEFT JOIN pg_catalog.pg_replication_origin o ON o.roident = c.roident WHERE c.roident IS NOT NULL)"
+    ", (SELECT pg_catalog.to_char(c.timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
+    "  FROM pg_catalog.pg_xact_commit_timestamp_origin(w) AS c)";
+
 /* key, count, texts FROM (… AS t, c1, c2 … from) */
 static void write_rows(const struct digest_plan *p, struct span from, struct buf *out)
 {
 	bool is_keyless = p->digest->is_keyless;
+	bool has_writer = p->digest->has_writers && p->server == DIGEST_TARGET && !from.p;
 
 	buf_str(out, is_keyless ? "SELECT t, pg_catalog.count(*)" : "SELECT t, 1");
 	for (size_t i = 0; i < p->digest->column_count; i++)
 		buf_printf(out, is_keyless ? ", pg_catalog.min(c%zu)" : ", c%zu", i);
+	if (has_writer)
+		buf_str(out, writer_sql);
 	buf_str(out, " FROM (SELECT ");
 	write_key(p, out);
 	buf_str(out, " AS t");
 	for (size_t i = 0; i < p->digest->column_count; i++)
 		buf_printf(out, ", %.*s AS c%zu", SPAN_ARG(p->digest->columns[i].text[p->server]), i);
+	if (has_writer)
+		buf_str(out, ", xmin AS w");
 	if (from.p) {
 		struct digest_plan whole = *p;
 

@@ -48,6 +48,7 @@ struct digest {
 	/* Can the stream's message key of a row be told from its key? (no: a key column is computed, or its
 	 * type on the target prints otherwise) */
 	bool has_stream_key;
+	bool has_writers; /* the target can be asked who wrote a row: of digest_rows */
 	const struct side *source, *target;
 	struct span *skipped; /* columns that the migration fills and that cannot be compared */
 	size_t skipped_count;

@@ -21,6 +21,7 @@ struct round {
 	const struct span *keys;
 	size_t key_count;
 	struct verdict_row *rows[2]; /* by server, per key */
+	struct span (*writers)[2];   /* of the target's rows, per key: who, when; NULL: nobody knows */
 	struct snapshot snapshot;
 	bool is_settled;
 	struct position *places;
@@ -74,8 +75,11 @@ static int find_key(const struct round *r, struct span key)
 
 static bool take_rows(struct round *r, enum digest_server server, const PGresult *result)
 {
+	bool has_writers = server == DIGEST_TARGET && r->j->digest->has_writers;
 	size_t columns = r->j->digest->column_count;
 
+	if (has_writers)
+		r->writers = arena_alloc(&r->arena, r->key_count * sizeof(*r->writers) + 1);
 	r->rows[server] = arena_alloc(&r->arena, r->key_count * sizeof(**r->rows) + 1);
 	for (int row = 0; r->rows[server] && row < PQntuples(result); row++) {
 		int i = find_key(r, pg_value(result, row, 0));
@@ -91,6 +95,9 @@ static bool take_rows(struct round *r, enum digest_server server, const PGresult
 			texts[c] = text.p ? arena_dup(&r->arena, text) : text;
 		}
 		r->rows[server][i].texts = texts;
+		if (has_writers && r->writers)
+			for (int k = 0; k < 2; k++)
+				r->writers[i][k] = arena_dup(&r->arena, pg_value(result, row, (int)columns + 2 + k));
 	}
 	return !arena_failed(&r->arena) || no_memory(r->f);
 }
@@ -260,6 +267,8 @@ static void report(struct round *r, size_t i, enum verdict_hop hop, const bool *
 				 .target = t->count ? t->texts : NULL,
 				 .is_explained = is_explained,
 				 .hop = hop,
+				 .writer = r->writers && t->count ? r->writers[i][0] : span(NULL, 0),
+				 .written_at = r->writers && t->count ? r->writers[i][1] : span(NULL, 0),
 				 .since_lsn = since_lsn,
 			 });
 }

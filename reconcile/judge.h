@@ -27,6 +27,7 @@ struct difference {
 	const struct span *source, *target; /* NULL: there is no row */
 	const bool *is_explained;           /* columns that differ by what is under way; NULL: none */
 	enum verdict_hop hop;
+	struct span writer, written_at;     /* of the target's row, as digest_rows has them; absent: unknown */
 	uint64_t since_lsn;                 /* of the last change that the stream knows of; 0: none */
 };
 

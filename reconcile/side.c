@@ -8,7 +8,8 @@
 static const char table_sql[] =
     "SELECT c.oid, c.relkind,"
     "  (SELECT coalesce(sum(greatest(l.reltuples, pg_relation_size(l.oid) / 100)), 0) FROM pg_class l WHERE l.oid = c.oid"
-    "   OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid) WHERE isleaf))"
+    "   OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid) WHERE isleaf)),"
+    "  pg_catalog.current_setting('track_commit_timestamp') = 'on'"
     " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
     " WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')";
 
@@ -75,6 +76,7 @@ bool side_read(PGconn *conn, const char *where, struct span schema, struct span 
 	if (PQntuples(r) == 1) {
 		ret->is_partitioned = *PQgetvalue(r, 0, 1) == 'p';
 		ret->row_estimate = strtod(PQgetvalue(r, 0, 2), NULL);
+		ret->has_commit_times = is_true(r, 0, 3);
 		ok = read_columns(conn, PQgetvalue(r, 0, 0), a, ret, f);
 	} else {
 		ok = fault(f, FAULT_STOP, "there is no table %.*s.%.*s", SPAN_ARG(schema),

@@ -25,6 +25,7 @@ struct side_column {
 struct side {
 	bool is_partitioned;
 	double row_estimate;
+	bool has_commit_times; /* track_commit_timestamp is on: the server knows who wrote a row */
 	struct side_column *columns;
 	size_t column_count;
 };

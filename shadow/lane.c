@@ -12,6 +12,7 @@
 #include "core/failpoint.h"
 #include "core/log.h"
 #include "shadow/lane_state.h"
+#include "shadow/origin.h"
 #include "shadow/role.h"
 
 enum {
@@ -111,6 +112,7 @@ static bool lane_connect(struct lane *l, struct fault *f)
 	if (!conn)
 		return false;
 	if (!lane_set_replica(conn, &l->is_replica, f) || !pg_do(conn, f, "SET synchronous_commit = off") ||
+	    !origin_take(conn, l->migration->name, f) ||
 	    !apply_start(l->apply, conn, f)) {
 		pg_close(&conn);
 		return false;
