@@ -214,6 +214,28 @@ def test_a_lost_change_stops_the_gate_in_front_of_it(migration):
     m.stop()
 
 
+def test_one_lost_change_of_many(migration, is_long):
+    """Under load: it is named in the window that it happened in, and the primary never gets it or what comes behind."""
+    many = 10000 if is_long else 500
+    m = make(migration, window="1s")
+    roles = start_roles(m, *ROLES, env={"shadow": {"FORESHADOW_FAILPOINTS": f"collect.lose=error@{many}"}})
+    wait_open(m)
+    load = Load(m, lambda n: f"insert into t values ({100000 + n}, {n}, pg_current_wal_insert_lsn())", 1000)
+    try:
+        wait_until(lambda: "missing on the shadow" in roles["reconcile"].log(), 240, lambda: f"the difference, {load.count} rows\n{where(m)}")
+        seen = load.count
+        wait_until(lambda: load.count > seen + 500, 60, "more load")
+    finally:
+        load.end()
+    lost, = map(int, re.findall(r"public\.t key \{(\d+)\}: missing on the shadow", roles["reconcile"].log()))
+    assert lost >= 100000 + many - 1
+    behind = lsn(str(m.source.value(f"select at from t where id = {lost + 1}")))
+    assert 0 < gate(m) < behind
+    assert m.target.value(f"select count(*) from t where id >= {lost}") == 0
+    assert m.shadow.value(f"select count(*) from t where id between {lost} and {lost + 400}") == 400
+    m.kill9()
+
+
 def test_without_reconcile_the_primary_stands(migration):
     m = make(migration)
     roles = start_roles(m, *ROLES)
