@@ -56,7 +56,7 @@ static bool begin_pass(struct session *s)
 		return false;
 	log_debug("scrub of %zu tables begins", s->walk.count);
 	walk_pass(&s->walk, mark.lsn, time(NULL));
-	s->has_proof = false;
+	s->has_proof = s->has_found = false;
 	return true;
 }
 
@@ -66,9 +66,8 @@ static void take_chunk(struct session *s, const struct relation *rel, bool is_ow
 {
 	bool is_done = compared == COMPARED;
 
-	if (!is_done)
-		walk_dirty(&s->walk);
 	if (!is_done && !is_owed && s->open_tries >= OPEN_TRIES) {
+		walk_dirty(&s->walk);
 		log_warn("%.*s.%.*s: rows that change all the time could not be compared on the %s in this scrub",
 			 SPAN_ARG(rel->root_schema), SPAN_ARG(rel->root_table), session_role(s));
 		is_done = true;
@@ -90,8 +89,10 @@ static bool scrub_chunk(struct session *s, const struct relation *rel, bool is_o
 
 	arena_init(&a, CHUNK_TEXT_BYTES);
 	ok = compare_chunk(&s->comparer, rel, &from, &a, &is_end, &compared, s->f);
-	if (ok && s->comparer.differ.count)
+	if (ok && s->comparer.differ.count) {
+		s->has_found = true;
 		walk_dirty(&s->walk);
+	}
 	ok = ok && (touched_move(&s->comparer.differ, &s->due) || session_no_memory(s->f));
 	pace_took(&s->pace, clock_us(), s->comparer.source_us);
 	if (ok && compared != COMPARED_LATER) {
@@ -110,7 +111,7 @@ static bool is_pass_due(const struct session *s)
 	if (s->walk.is_passing || !s->has_tables)
 		return false;
 	return time(NULL) >= s->walk.pass_at + s->m->scrub_s ||
-	       (!s->walk.pass_is_clean && s->comparer.told_count == 0);
+	       (s->has_found && s->comparer.told_count == 0);
 }
 
 /* One chunk, if one is due. */

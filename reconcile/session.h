@@ -32,6 +32,7 @@ struct session {
 	int open_tries;
 	bool has_tables; /* which tables there are was asked once */
 	bool was_left;   /* it goes on where a bookmark says */
+	bool has_found;  /* the last pass has found something */
 	bool has_proof;  /* a planted difference was found since the last pass began */
 	bool is_said;    /* that the gate is open */
 	struct buf parts[TOUCHED_PARTS_MAX];
