@@ -70,7 +70,7 @@ class Bench:
     def stop(self):
         assert self.process.running(), f"pgbench {self.name} has ended: {self.process.tail()}"
         self.pause(False)
-        self.process.signal(signal.SIGINT)
+        self.process.signal(signal.SIGTERM)  # SIGINT may be ignored, where the tests run in a shell's background
         self.process.wait()
 
 
