@@ -255,7 +255,7 @@ def test_names_of_tables_and_roles(migration):
     assert code == 4 and summary["tables"] == 1
     assert differences[0] | {"since_lsn": None} == {
         "table": "public.a", "key": {"id": "1"}, "kind": "mismatch", "columns": ["v"], "source": {"v": "1"}, "target": {"v": "2"},
-        "role": "primary", "since_lsn": None, "hop": None}
+        "role": "primary", "since_lsn": None, "hop": None, "writer": "unknown", "written_at": None}
     assert m.run_cli("verify", "--table", "nowhere").returncode == 2
     assert m.run_cli("verify", "--role", "ingest").returncode == 2
     m.stop()
