@@ -522,6 +522,9 @@ static bool set_window(void *out, const struct conf_value *v, struct fault *f)
 	return true;
 }
 
+enum { SCRUB_DEFAULT_S = 3600 };
+static const double SOURCE_LOAD_DEFAULT = 0.1;
+
 static bool set_scrub(void *out, const struct conf_value *v, struct fault *f)
 {
 	int64_t ms;
@@ -750,6 +753,16 @@ static bool check_servers(const struct migration *m, struct fault *f)
 	return true;
 }
 
+/* Never ignored: without windows nothing is scrubbed by itself. */
+static bool check_verify(const struct migration *m, struct fault *f)
+{
+	return m->window_ms || (m->scrub_s == SCRUB_DEFAULT_S && m->source_load == SOURCE_LOAD_DEFAULT) ||
+	       fault(f, FAULT_USAGE,
+		     "%s: verify.scrub and verify.source_load are of the scrub between windows, and there are none; next step: "
+		     "verify: {window: 5s}",
+		     m->path);
+}
+
 static bool migration_fill(struct migration *m, struct span text, struct fault *f)
 {
 	if (!conf_read(keys, sizeof(keys) / sizeof(*keys), m->path, text, &m->arena, m, f))
@@ -760,7 +773,7 @@ static bool migration_fill(struct migration *m, struct span text, struct fault *
 	make_names(m);
 	if (arena_failed(&m->arena))
 		return fault(f, FAULT_USAGE, "%s: too large when read", m->path);
-	return check_servers(m, f) && check_http(m, f) && mappings_check(&m->mappings, m->path, f);
+	return check_servers(m, f) && check_http(m, f) && check_verify(m, f) && mappings_check(&m->mappings, m->path, f);
 }
 
 bool migration_parse(struct migration *m, const char *path, struct span text, struct fault *f)

@@ -70,7 +70,7 @@ static void every_key_of_this_version_is_taken(void **state)
 	    "transformation_rules: []\nrisk: {shadow_threshold: 0.0}\n"
 	    "resolve: {shadow: none, primary: none}\n"
 	    "schema_change: {add: stop, drop: stop, retype: stop, rename: stop, table: stop}\n"
-	    "copy: {jobs: 2}\nverify: {window: 2s, coverage: 1.0}\nlimits: {}\nlanes: 8\nhttp: ~\n");
+	    "copy: {jobs: 2}\nverify: {window: 2s, coverage: 1.0, scrub: 15m, source_load: 0.25}\nlimits: {}\nlanes: 8\nhttp: ~\n");
 	assert_false(m.shadow_is_default);
 	assert_string_equal(m.shadow.uri, "host=s dbname=x");
 	assert_null(m.shadow.dbname);
@@ -82,6 +82,8 @@ static void every_key_of_this_version_is_taken(void **state)
 	assert_int_equal(m.order, ORDER_TRANSACTION);
 	assert_int_equal(m.copy_jobs, 2);
 	assert_int_equal(m.window_ms, 2000);
+	assert_int_equal(m.scrub_s, 15 * 60);
+	assert_true(m.source_load == 0.25);
 	assert_int_equal(m.lanes, 8);
 	assert_int_equal(m.include_count, 2);
 	assert_int_equal(m.exclude_count, 1);
@@ -233,6 +235,12 @@ static const struct refusal {
 	{ BASE "verify: {window: 11min}\n", { "verify.window", "a time from" } },
 	{ BASE "verify: {window: -5s}\n", { "verify.window", "a time from" } },
 	{ BASE "verify: {window: 5 s}\n", { "verify.window", "a time from" } },
+	{ BASE "verify: {window: 5s, scrub: 999ms}\n", { "verify.scrub", "a time from 1s to 30d", "999ms" } },
+	{ BASE "verify: {window: 5s, scrub: 31d}\n", { "verify.scrub", "a time from 1s to 30d" } },
+	{ BASE "verify: {window: 5s, source_load: 0}\n", { "verify.source_load", "a share of one core" } },
+	{ BASE "verify: {window: 5s, source_load: 10%}\n", { "verify.source_load", "a share of one core", "10%" } },
+	{ BASE "verify: {scrub: 15m}\n", { "verify.scrub", "there are none", "verify: {window: 5s}" } },
+	{ BASE "verify: {source_load: 0.5}\n", { "verify.source_load", "there are none" } },
 	{ BASE "limits: {memory: 256MB}\n", { "limits.memory", "not in this version" } },
 	/* where it is served */
 	{ BASE "http: \"0.0.0.0:8321\"\n",
