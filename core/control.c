@@ -188,12 +188,13 @@ static bool control_read_to(struct control *c, int64_t end, struct fault *f)
 		     c->topic, (long long)next, (long long)end, CONTROL_STALLED_US / 1000000);
 }
 
-static bool control_assign(struct control *c, struct fault *f)
+/* From the first record on, by its number: asked for the beginning, librdkafka may rest for half a second first. */
+static bool control_assign(struct control *c, int64_t low, struct fault *f)
 {
 	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
 	rd_kafka_resp_err_t err;
 
-	rd_kafka_topic_partition_list_add(list, c->topic, 0)->offset = RD_KAFKA_OFFSET_BEGINNING;
+	rd_kafka_topic_partition_list_add(list, c->topic, 0)->offset = low;
 	err = rd_kafka_assign(c->reader, list);
 	rd_kafka_topic_partition_list_destroy(list);
 	return !err || kafka_fault(err, c->topic, f);
@@ -238,7 +239,7 @@ static bool control_start(struct control *c, struct fault *f)
 
 	c->reader = kafka_reader(&c->conf, f);
 	if (!c->reader || !kafka_bounds(c->reader, c->topic, 0, &low, &high, f) ||
-	    !control_assign(c, f))
+	    !control_assign(c, low, f))
 		return false;
 	c->reader_queue = rd_kafka_queue_get_consumer(c->reader);
 	/* An empty log is [low, low): there is nothing to wait for. */

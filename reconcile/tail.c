@@ -19,11 +19,23 @@ enum {
 	BARRIER_FAR = 2 * 8 * 8 * 8, /* fences and bases of that many lives may be behind it */
 };
 
+/* A reader that knows the topic: librdkafka looks for leaders that it was not asked for once a second. */
+static rd_kafka_t *new_reader(const struct migration *m, struct fault *f)
+{
+	struct kafka_conf conf = { m->kafka, m->kafka_count, m->slot };
+	rd_kafka_t *reader = kafka_reader(&conf, f);
+	int64_t low, high;
+
+	if (reader && !kafka_bounds(reader, m->changes_topic, 0, &low, &high, f)) {
+		rd_kafka_destroy(reader);
+		return NULL;
+	}
+	return reader;
+}
+
 bool tail_open(struct tail *t, const struct migration *m, struct known *known,
 	       struct framing *framing, struct fault *f)
 {
-	struct kafka_conf conf = { m->kafka, m->kafka_count, m->slot };
-
 	*t = (struct tail) { .m = m, .known = known, .framing = framing, .fetch_partition = -1 };
 	arena_init(&t->arena, RECORD_BYTES);
 	buf_init(&t->key, KEY_BYTES);
@@ -32,8 +44,8 @@ bool tail_open(struct tail *t, const struct migration *m, struct known *known,
 	t->next = calloc((size_t)m->partition_count, sizeof(*t->next));
 	if (!t->parts || !t->next)
 		return fault(f, FAULT_INTERNAL, "no memory for %d partitions", m->partition_count);
-	t->reader = kafka_reader(&conf, f);
-	t->fetcher = t->reader ? kafka_reader(&conf, f) : NULL;
+	t->reader = new_reader(m, f);
+	t->fetcher = t->reader ? new_reader(m, f) : NULL;
 	return t->fetcher != NULL;
 }
 
