@@ -198,11 +198,11 @@ bool compare_chunk(struct comparer *c, const struct relation *rel, struct span *
 	if (!ok || !is_live)
 		return ok || is_passing(rel, f);
 	begin(c, &scrub, &d);
-	if (c->chunk_rows)
-		scrub.chunk_rows = c->chunk_rows;
+	if (c->stride.rows)
+		scrub.stride = c->stride;
 	if (!scrub_step(&scrub, from, a, ret_is_end, f))
 		return is_passing(rel, f);
-	c->chunk_rows = scrub.chunk_rows;
+	c->stride = scrub.stride;
 	*ret = end(c, &scrub);
 	return true;
 }

@@ -28,7 +28,7 @@ struct comparer {
 	/* Added up since compare_begin(). */
 	size_t key_count, row_count, read_count, open_count;
 	int64_t source_us; /* scrub.h */
-	int64_t chunk_rows; /* of compare_chunk: the next one's; 0: a new table */
+	struct stride stride; /* of compare_chunk: the next one's; rows 0: a new table */
 };
 
 enum compared {

@@ -24,23 +24,25 @@ enum {
 };
 
 /* Equality is identity, the hash is of the value, and it is the same in all versions we talk to.
- * has_order: the order is the same everywhere, too. hash: its function has this name in all of them. */
+ * has_order: the order is the same everywhere, too. hash: its function has this name in all of them.
+ * send: that is true of what this function makes of a value (1.0 is not 1.00), and it is cheaper than text. */
 static const struct exact_type {
 	uint32_t oid;
 	bool has_order;
-	const char *hash;
+	const char *hash, *send;
 } exact_types[] = {
-	{ OID_BOOL, false, NULL },
-	{ OID_BYTEA, true, NULL },
-	{ OID_INT8, true, "hashint8extended" },
-	{ OID_INT2, true, "hashint2extended" },
-	{ OID_INT4, true, "hashint4extended" },
-	{ OID_OID, true, "hashoidextended" },
-	{ OID_DATE, true, NULL },
-	{ OID_TIME, false, NULL },
-	{ OID_TIMESTAMP, true, NULL },
-	{ OID_TIMESTAMPTZ, true, NULL },
-	{ OID_UUID, true, "uuid_hash_extended" },
+	{ OID_BOOL, false, NULL, NULL },
+	{ OID_BYTEA, true, NULL, NULL },
+	{ OID_INT8, true, "hashint8extended", NULL },
+	{ OID_INT2, true, "hashint2extended", NULL },
+	{ OID_INT4, true, "hashint4extended", NULL },
+	{ OID_OID, true, "hashoidextended", NULL },
+	{ OID_DATE, true, NULL, NULL },
+	{ OID_TIME, false, NULL, NULL },
+	{ OID_TIMESTAMP, true, NULL, NULL },
+	{ OID_TIMESTAMPTZ, true, NULL, NULL },
+	{ OID_NUMERIC, false, NULL, "numeric_send" },
+	{ OID_UUID, true, "uuid_hash_extended", NULL },
 };
 
 static const struct exact_type *exact_type(uint32_t oid)
@@ -79,9 +81,13 @@ static void write_text(struct span value, struct buf *out)
 static void write_form(struct span value, const struct side_column *type, bool as_text,
 		       struct buf *out)
 {
+	const struct exact_type *exact = as_text ? NULL : exact_type(type->base_oid);
+
 	if (is_text(type->base_oid)) {
 		buf_printf(out, "(%.*s)::pg_catalog.text COLLATE pg_catalog.\"C\"", SPAN_ARG(value));
-	} else if (!as_text && exact_type(type->base_oid)) {
+	} else if (exact && exact->send) {
+		buf_printf(out, "pg_catalog.%s(%.*s)", exact->send, SPAN_ARG(value));
+	} else if (exact) {
 		buf_printf(out, "(%.*s)::%.*s", SPAN_ARG(value), SPAN_ARG(type->exact));
 	} else {
 		buf_str(out, "(");
@@ -233,6 +239,7 @@ static void choose_range(struct maker *k, const struct side_column *s, const str
 	buf_reset(&k->value);
 	pg_quote_ident(&k->value, t->name);
 	d->range_column[DIGEST_TARGET] = keep(k, &k->value);
+	d->range_is_counted = is_integer(s->base_oid);
 	d->range_type[DIGEST_SOURCE] = s->exact;
 	d->range_type[DIGEST_TARGET] = t->exact;
 }
@@ -329,6 +336,7 @@ bool digest_make(const struct relation *rel, const struct side *source, const st
 	buf_init(&k.value, SQL_BYTES);
 	buf_init(&k.out, SQL_BYTES);
 	ok = add_columns(&k);
+	ret->range_is_counted = ret->range_is_counted && ret->key_count == 1;
 	if (ok && rel->origin_column.p && !side_column(target, rel->origin_column))
 		ok = missing(&k, "target", rel->target_schema, rel->target_table, rel->origin_column);
 	if (ok)
@@ -472,19 +480,25 @@ static const char took_sql[] =
  * leaves for as many as the rows, which it would sort on disk. */
 void digest_survey(const struct digest_plan *p, struct buf *out)
 {
+	bool has_leaves = p->mask != 0;
+
 	buf_str(out, "SELECT ");
-	write_leaf(p, out);
+	if (has_leaves)
+		write_leaf(p, out);
+	else
+		buf_str(out, "0");
 	buf_printf(out, ", pg_catalog.count(*), pg_catalog.bit_xor(h), %s, %s FROM (SELECT ",
 		   p->digest->is_keyless ? "pg_catalog.sum(h)" : "0", took_sql);
 	write_hash(p, false, out);
 	buf_str(out, " AS h");
-	if (!p->digest->is_keyless) {
+	if (has_leaves && !p->digest->is_keyless) {
 		buf_str(out, ", ");
 		write_key_hash(p, out);
 		buf_str(out, " AS k");
 	}
 	write_from(p, out);
-	buf_str(out, " OFFSET 0) AS q GROUP BY 1");
+	buf_str(out, " OFFSET 0) AS q");
+	buf_str(out, has_leaves ? " GROUP BY 1" : "");
 }
 
 void digest_drill(const struct digest_plan *p, const int64_t *leaves, size_t n, struct buf *out)
@@ -577,6 +591,16 @@ void digest_step(const struct digest_plan *p, int64_t count, struct buf *out)
 		write_bound(p, " > ", p->range.from, out);
 	}
 	buf_printf(out, " ORDER BY 1 OFFSET %" PRId64 " LIMIT 1", count);
+}
+
+void digest_reach(const struct digest_plan *p, int64_t reach, struct buf *out)
+{
+	struct span column = p->digest->range_column[p->server];
+
+	buf_str(out, "SELECT v FROM (SELECT ");
+	pg_quote_literal(out, p->range.from);
+	buf_printf(out, "::pg_catalog.numeric + %" PRId64 " AS v) AS q WHERE v <= (SELECT pg_catalog.max(%.*s) FROM %.*s)",
+		   reach, SPAN_ARG(column), SPAN_ARG(p->digest->from[p->server]));
 }
 
 /* ---- the source's own rows ---- */

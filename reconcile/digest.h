@@ -8,6 +8,7 @@
  *
  * 1. A column is hashed by its own type only where equality is identity and the hash is of the value:
  *    booleans, integers, oid, uuid, bytea, dates, times, timestamps, and text (as COLLATE "C").
+ *    Of numeric it is the binary form, in which 1.0 is not 1.00.
  * 2. Every other column is hashed as what its type's output function prints, under the settings that every
  *    connection pins. The output function, not a cast: a cast of bpchar to text drops the padding.
  * 3. NULL stays NULL; it is told from any value, also in the report.
@@ -45,6 +46,7 @@ struct digest {
 	struct span where[2]; /* absent: all of its rows */
 	/* A column by whose ranges both servers can be asked, or absent. */
 	struct span range_column[2], range_type[2];
+	bool range_is_counted; /* it is an integer, and all of the key: no more rows than values */
 	/* Can the stream's message key of a row be told from its key? (no: a key column is computed, or its
 	 * type on the target prints otherwise) */
 	bool has_stream_key;
@@ -65,7 +67,7 @@ struct digest_plan {
 	struct digest_range range;
 	struct span near; /* a condition that the rows fulfil, too (narrow.h); absent: none */
 	int64_t seed;
-	int64_t mask; /* a leaf is hash & mask */
+	int64_t mask; /* a leaf is hash & mask; 0: all rows are one, which costs a quarter less */
 };
 
 /* FAULT_STOP: a column is missing on a side. */
@@ -93,6 +95,8 @@ void digest_source_casts(const struct digest_plan *p, struct buf *out);
 void digest_source_rows(const struct digest_plan *p, struct buf *out);
 /* One value: the range column of the row that is `count` rows further than range.from; none: fewer. */
 void digest_step(const struct digest_plan *p, int64_t count, struct buf *out);
+/* One value: range.from, which must be there, and `reach`; none: that is behind the last row. Only if the range is_counted. */
+void digest_reach(const struct digest_plan *p, int64_t reach, struct buf *out);
 
 /* The texts in a key of digest_drill, absent for NULL; at most max. False: not such a text. */
 bool digest_key_parts(struct span key, struct arena *a, struct span *parts, size_t max,

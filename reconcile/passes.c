@@ -76,7 +76,7 @@ static void take_chunk(struct session *s, const struct relation *rel, bool is_ow
 	if (!is_done)
 		return;
 	if (!from.p)
-		s->comparer.chunk_rows = 0;
+		s->comparer.stride = (struct stride) { 0 };
 	walk_went(&s->walk, from);
 }
 

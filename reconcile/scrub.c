@@ -14,18 +14,15 @@ enum {
 	SQL_BYTES = 64 << 20,
 	LEAF_ROWS = 1000,
 	LEAVES_AT_ONCE = 128,
-	CHUNK_ROWS_FIRST = 20 * 1000,
-	CHUNK_ROWS_LEAST = 1000,
-	CHUNK_ROWS_MOST = 4 * 1000 * 1000,
-	CHUNK_GOAL_US = 375 * 1000, /* between 0.25 and 0.5 s */
-	CHUNK_GROWTH = 4,
+	BATCH_GROWTH = 4,
 	BATCH_FIRST = 16,
 	BATCH_BYTES = 64 << 20,
 };
 
 void scrub_init(struct scrub *s, struct ends *ends, int64_t seed)
 {
-	*s = (struct scrub) { .ends = ends, .seed = seed, .chunk_rows = CHUNK_ROWS_FIRST };
+	*s = (struct scrub) { .ends = ends, .seed = seed };
+	stride_init(&s->stride);
 }
 
 /* One chunk. Everything lives in its arena. */
@@ -33,12 +30,13 @@ struct chunk {
 	struct scrub *s;
 	struct digest_range range;
 	struct span near[2]; /* by server */
-	int64_t rows;        /* that were asked for */
-	int64_t mask;
+	int64_t rows, reach; /* that were asked for: stride.h */
+	int64_t mask, mask_of_leaves;
+	int64_t asked[2]; /* by role: the mask of what its target is asked */
 	struct ends_moment since;
 	size_t first_event;  /* of the tail: the ones before are of the chunk before */
 	struct ends_moment mark; /* behind what was read on the source */
-	bool is_drilled;
+	bool is_calm; /* no leaf differs */
 	struct span copies[2]; /* by role: before the tail began to watch */
 	struct survey source[2]; /* by role: their digests may differ in the columns that can be compared */
 	struct arena arena;
@@ -137,7 +135,7 @@ static size_t next_batch(size_t n, size_t bytes)
 {
 	size_t fits = bytes ? BATCH_BYTES / (bytes / n + 1) : n;
 
-	n *= CHUNK_GROWTH;
+	n *= BATCH_GROWTH;
 	n = n > fits ? fits : n;
 	n = n > JUDGE_BATCH ? JUDGE_BATCH : n;
 	return n ? n : 1;
@@ -185,10 +183,6 @@ static bool drill(struct chunk *c, enum role role, const int64_t *leaves, size_t
 	size_t count;
 	bool ok;
 
-	/* This takes long: what the source says of the next chunk would be old. */
-	c->is_drilled = true;
-	if (!drop_ahead(c->s))
-		return false;
 	arena_init(&a, CHUNK_BYTES);
 	began_us = clock_us();
 	ok = survey_drill(e->source, &source, leaves, n, &a, &keys[DIGEST_SOURCE], c->f);
@@ -204,24 +198,59 @@ static bool drill(struct chunk *c, enum role role, const int64_t *leaves, size_t
 	return ok;
 }
 
-static bool compare_target(struct chunk *c, enum role role)
+/* A target that contains the mark is asked, and the answer is not waited for. */
+static bool ask_target(struct chunk *c, enum role role)
 {
 	struct digest_plan target = plan(c, role, DIGEST_TARGET);
+
+	c->asked[role] = c->mask;
+	return ends_wait(c->s->ends, role, c->mark.lsn, c->f) &&
+	       survey_send(c->s->ends->targets[role], &target, NULL, c->f);
+}
+
+static bool take_target(struct chunk *c, enum role role, struct survey *ret, int64_t **ret_leaves, size_t *ret_count)
+{
+	PGconn *conn = c->s->ends->targets[role];
+
+	/* The chunk was split for the other target after this one was asked. */
+	if (c->asked[role] != c->mask &&
+	    !(survey_take(conn, &c->arena, ret, NULL, c->f) && ask_target(c, role)))
+		return false;
+	if (!survey_take(conn, &c->arena, ret, NULL, c->f))
+		return false;
+	*ret_leaves = survey_differ(&c->source[role], ret, &c->arena, ret_count);
+	if (failpoint("scrub.blind"))
+		*ret_count = 0;
+	return *ret_leaves || no_memory(c->f);
+}
+
+/* What follows takes long: what the source says of the next chunk would be old. */
+static bool leave_calm(struct chunk *c)
+{
+	c->is_calm = false;
+	return drop_ahead(c->s);
+}
+
+static bool split_into_leaves(struct chunk *c, enum role role)
+{
+	c->mask = c->mask_of_leaves;
+	return chunk_ask(c) && chunk_read(c) && ask_target(c, role);
+}
+
+static bool compare_target(struct chunk *c, enum role role)
+{
 	struct scrub_result *result = &c->s->results[role];
 	struct survey survey;
 	int64_t *leaves;
 	size_t n;
 
-	if (!ends_wait(c->s->ends, role, c->mark.lsn, c->f) ||
-	    !survey_ask(c->s->ends->targets[role], &target, &c->arena, &survey, c->f))
+	if (!take_target(c, role, &survey, &leaves, &n) || (n && !leave_calm(c)))
 		return false;
-	leaves = survey_differ(&c->source[role], &survey, &c->arena, &n);
-	if (!leaves)
-		return no_memory(c->f);
+	if (n && c->mask != c->mask_of_leaves &&
+	    (!split_into_leaves(c, role) || !take_target(c, role, &survey, &leaves, &n)))
+		return false;
 	result->row_count += c->source[role].row_count;
 	result->target_count += survey.row_count;
-	if (failpoint("scrub.blind"))
-		n = 0;
 	for (size_t i = 0; i < n && !result->is_cut; i += LEAVES_AT_ONCE) {
 		if (!drill(c, role, leaves + i, n - i < LEAVES_AT_ONCE ? n - i : LEAVES_AT_ONCE))
 			return false;
@@ -258,15 +287,23 @@ static bool read_copies(struct chunk *c, bool *ret_are_live)
 	return true;
 }
 
+/* As old as those of the chunk before, whose targets are at work: what was copied since is noticed all the same. */
+static bool keep_copies(struct chunk *c, const struct chunk *before)
+{
+	for (int role = 0; role < 2; role++)
+		c->copies[role] = arena_dup(&c->arena, before->copies[role]);
+	return !arena_failed(&c->arena) || no_memory(c->f);
+}
+
 /* From here on the tail keeps what happens to the table. Behind a chunk that is still compared it has done so already. */
-static bool chunk_begin(struct chunk *c, bool is_ahead)
+static bool chunk_begin(struct chunk *c, const struct chunk *before)
 {
 	struct tail *t = c->s->ends->tail;
-	bool are_live;
+	bool are_live = true;
 
-	if (!read_copies(c, &are_live))
+	if (before ? !keep_copies(c, before) : !read_copies(c, &are_live))
 		return false;
-	if (is_ahead)
+	if (before)
 		c->first_event = t->event_count;
 	else
 		tail_watch(t, any_digest(c->s)->rel);
@@ -274,15 +311,34 @@ static bool chunk_begin(struct chunk *c, bool is_ahead)
 	return ends_mark(c->s->ends, &c->since, c->f);
 }
 
+static bool is_compared(const struct scrub *s, int role)
+{
+	return s->digests[role] && !s->results[role].is_cut;
+}
+
+/* Both targets work at the same time. */
+static bool chunk_ask_targets(struct chunk *c)
+{
+	for (int role = 0; role < 2; role++)
+		if (is_compared(c->s, role) && !ask_target(c, (enum role)role))
+			return false;
+	return true;
+}
+
 static bool chunk_compare(struct chunk *c)
 {
 	for (int role = 0; role < 2; role++)
-		if (c->s->digests[role] && !c->s->results[role].is_cut && !compare_target(c, (enum role)role))
+		if (is_compared(c->s, role) && !compare_target(c, (enum role)role))
 			return false;
 	return true;
 }
 
 /* ---- a table ---- */
+
+static bool is_counted_off(const struct chunk *c)
+{
+	return c->range.from.p && c->reach > 0 && any_digest(c->s)->range_is_counted;
+}
 
 /* Where the chunk ends; absent: at the table's end. */
 static bool find_end(struct chunk *c, struct arena *a)
@@ -295,7 +351,10 @@ static bool find_end(struct chunk *c, struct arena *a)
 	if (!p.digest->range_column[DIGEST_SOURCE].p)
 		return true;
 	buf_init(&sql, SQL_BYTES);
-	digest_step(&p, c->rows, &sql);
+	if (is_counted_off(c))
+		digest_reach(&p, c->reach, &sql);
+	else
+		digest_step(&p, c->rows, &sql);
 	r = pg_query(c->s->ends->source, c->f, buf_cstr(&sql));
 	buf_release(&sql);
 	c->s->source_us += clock_us() - began_us;
@@ -307,44 +366,40 @@ static bool find_end(struct chunk *c, struct arena *a)
 	return !arena_failed(a) || no_memory(c->f);
 }
 
-/* The chunk of this many rows from `from` on; the source begins to read it. What outlives it is in `a`. */
-static bool chunk_open(struct chunk *c, struct scrub *s, struct span from, int64_t rows, struct arena *a,
+/* The next chunk, from `from` on; the source begins to read it. before: the one that is still compared, or NULL. What
+ * outlives it is in `a`. */
+static bool chunk_open(struct chunk *c, struct scrub *s, const struct chunk *before, struct span from, struct arena *a,
 		       struct fault *f)
 {
 	const struct digest *d = any_digest(s);
 	bool has_ranges = d->range_column[DIGEST_SOURCE].p != NULL;
 
-	rows = failpoint("scrub.small") ? CHUNK_ROWS_LEAST : rows;
+	if (failpoint("scrub.small"))
+		s->stride.rows = STRIDE_ROWS_LEAST;
 	log_debug("scrub of %.*s from %.*s, %" PRId64 " rows", SPAN_ARG(d->label),
-		  SPAN_ARG(from.p ? from : span_str("its beginning")), rows);
-	*c = (struct chunk) { .s = s, .range = { .from = from }, .rows = rows, .f = f };
-	c->mask = mask_of(has_ranges ? rows : (int64_t)d->source->row_estimate);
+		  SPAN_ARG(from.p ? from : span_str("its beginning")), s->stride.rows);
+	*c = (struct chunk) { .s = s, .range = { .from = from }, .rows = s->stride.rows, .reach = stride_reach(&s->stride),
+			      .is_calm = true, .f = f };
+	c->mask_of_leaves = mask_of(has_ranges ? c->rows : (int64_t)d->source->row_estimate);
+	c->mask = s->stride.is_calm ? 0 : c->mask_of_leaves;
 	arena_init(&c->arena, CHUNK_BYTES);
-	return find_end(c, a) && chunk_begin(c, s->ahead == c) && chunk_ask(c);
+	return find_end(c, a) && chunk_begin(c, before) && chunk_ask(c);
 }
 
-/* Follows the time a chunk took, by at most a factor at once. */
+/* What its reading tells of the next one. */
 static void steer(struct scrub *s, const struct chunk *c)
 {
-	int64_t took_us = c->source[0].took_us > c->source[1].took_us ? c->source[0].took_us
-								      : c->source[1].took_us;
-	double factor = (double)CHUNK_GOAL_US / (double)(took_us > 1000 ? took_us : 1000);
+	const struct survey *first = &c->source[first_role(s)];
 
-	if (factor > CHUNK_GROWTH)
-		factor = CHUNK_GROWTH;
-	if (factor < 1.0 / CHUNK_GROWTH)
-		factor = 1.0 / CHUNK_GROWTH;
-	s->chunk_rows = (int64_t)((double)c->rows * factor);
-	if (s->chunk_rows < CHUNK_ROWS_LEAST)
-		s->chunk_rows = CHUNK_ROWS_LEAST;
-	if (s->chunk_rows > CHUNK_ROWS_MOST)
-		s->chunk_rows = CHUNK_ROWS_MOST;
+	stride_took(&s->stride, c->rows, c->source[0].took_us > c->source[1].took_us ? c->source[0].took_us
+										     : c->source[1].took_us);
+	stride_went(&s->stride, c->range.from, c->range.to, first->row_count);
 }
 
 static bool is_done(const struct scrub *s)
 {
 	for (int role = 0; role < 2; role++)
-		if (s->digests[role] && !s->results[role].is_cut)
+		if (is_compared(s, role))
 			return false;
 	return true;
 }
@@ -355,7 +410,7 @@ static bool is_too_large(const struct chunk *c, const struct scrub_result *befor
 	const struct scrub *s = c->s;
 
 	if (!s->ends->tail->has_overflowed || !any_digest(s)->range_column[DIGEST_SOURCE].p ||
-	    c->rows <= CHUNK_ROWS_LEAST)
+	    c->rows <= STRIDE_ROWS_LEAST)
 		return false;
 	for (int role = 0; role < 2; role++)
 		if (s->results[role].found_count != before[role].found_count)
@@ -386,20 +441,20 @@ static bool leave(struct chunk *c, bool is_over, bool *ret_goes_on)
 }
 
 /* Not behind one whose rows were looked at: so will its own be. */
-static bool look_ahead(struct chunk *c, struct chunk *next, bool is_calm, struct arena *a)
+static bool look_ahead(struct chunk *c, struct chunk *next, struct arena *a)
 {
 	struct scrub *s = c->s;
 
-	if (!s->goes_ahead || !is_calm || !c->range.to.p)
+	if (!s->goes_ahead || !s->stride.is_calm || !c->range.to.p)
 		return true;
 	s->ahead = next;
-	return chunk_open(next, s, c->range.to, s->chunk_rows, a, c->f);
+	return chunk_open(next, s, c, c->range.to, a, c->f);
 }
 
 bool scrub_table(struct scrub *s, struct fault *f)
 {
 	struct chunk chunks[2], *c = &chunks[0], *next = &chunks[1], *done;
-	bool ok, is_over, is_open = false, is_calm = true;
+	bool ok, is_over, is_open = false;
 	struct span from = { 0 };
 	struct arena a;
 
@@ -407,16 +462,16 @@ bool scrub_table(struct scrub *s, struct fault *f)
 	do {
 		struct scrub_result before[2] = { s->results[0], s->results[1] };
 
-		ok = (is_open || chunk_open(c, s, from, s->chunk_rows, &a, f)) && chunk_read(c);
+		ok = (is_open || chunk_open(c, s, NULL, from, &a, f)) && chunk_read(c);
 		steer(s, c);
-		ok = ok && look_ahead(c, next, is_calm, &a) && chunk_compare(c);
+		ok = ok && chunk_ask_targets(c) && look_ahead(c, next, &a) && chunk_compare(c);
 		is_over = ok && is_too_large(c, before);
 		if (is_over) {
 			memcpy(s->results, before, sizeof(before));
-			s->chunk_rows = c->rows / CHUNK_GROWTH;
+			stride_shrink(&s->stride, c->rows);
 		}
 		from = is_over ? c->range.from : c->range.to;
-		is_calm = !c->is_drilled;
+		s->stride.is_calm = c->is_calm;
 		ok = ok && leave(c, is_over, &is_open);
 		arena_release(&c->arena);
 		done = c;
@@ -437,12 +492,14 @@ bool scrub_step(struct scrub *s, struct span *from, struct arena *a, bool *ret_i
 	bool ok;
 
 	*ret_is_end = false;
-	ok = chunk_open(&c, s, *from, s->chunk_rows, a, f) && chunk_read(&c) && chunk_compare(&c);
+	ok = chunk_open(&c, s, NULL, *from, a, f) && chunk_read(&c) && chunk_ask_targets(&c) &&
+	     chunk_compare(&c);
 	if (ok && is_too_large(&c, before)) {
 		memcpy(s->results, before, sizeof(before));
-		s->chunk_rows = c.rows / CHUNK_GROWTH;
+		stride_shrink(&s->stride, c.rows);
 	} else if (ok) {
 		steer(s, &c);
+		s->stride.is_calm = c.is_calm;
 		*from = c.range.to;
 		*ret_is_end = !c.range.to.p || is_done(s);
 	}
@@ -457,7 +514,9 @@ bool scrub_first(struct scrub *s, int64_t rows, struct fault *f)
 	bool ok;
 
 	arena_init(&a, CHUNK_BYTES);
-	ok = chunk_open(&c, s, span(NULL, 0), rows, &a, f) && chunk_read(&c) && chunk_compare(&c);
+	s->stride.rows = rows;
+	ok = chunk_open(&c, s, NULL, span(NULL, 0), &a, f) && chunk_read(&c) && chunk_ask_targets(&c) &&
+	     chunk_compare(&c);
 	arena_release(&c.arena);
 	arena_release(&a);
 	return ok;
@@ -471,9 +530,9 @@ bool scrub_near(struct scrub *s, const struct span near[2], struct fault *f)
 	bool ok;
 
 	arena_init(&c.arena, CHUNK_BYTES);
-	ok = chunk_begin(&c, false);
+	ok = chunk_begin(&c, NULL);
 	for (int role = 0; ok && role < 2; role++)
-		if (s->digests[role] && !s->results[role].is_cut)
+		if (is_compared(s, role))
 			ok = drill(&c, (enum role)role, &leaf, 1);
 	arena_release(&c.arena);
 	return ok;

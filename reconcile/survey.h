@@ -36,7 +36,7 @@ struct survey_keys {
 /* Everything lives in the arena. */
 bool survey_ask(PGconn *conn, const struct digest_plan *p, struct arena *a, struct survey *ret,
 		struct fault *f);
-/* Its two halves, as of pg_send; `then` is a statement that the server runs behind it. */
+/* Its two halves, as of pg_send; `then` is a statement that the server runs behind it; NULL: none, and ret_then is NULL. */
 bool survey_send(PGconn *conn, const struct digest_plan *p, const char *then, struct fault *f);
 bool survey_take(PGconn *conn, struct arena *a, struct survey *ret, PGresult **ret_then, struct fault *f);
 bool survey_drill(PGconn *conn, const struct digest_plan *p, const int64_t *leaves, size_t n,

@@ -106,16 +106,17 @@ static void both_sides_are_asked_for_the_same_columns(void **state)
 	assert_string_equal(c[4].form[DIGEST_SOURCE].p, "((length(note) -- in characters\n)::integer)::integer");
 }
 
-/* The target pads to its scale, so the source must before it prints. */
-static void what_is_loosely_equal_goes_as_the_targets_text(void **state)
+/* The target pads to its scale, so the source must before it is looked at. */
+static void what_is_loosely_equal_goes_in_a_stricter_form(void **state)
 {
 	struct fixture *x = *state;
 
 	make(x);
-	assert_string_equal(x->digest.columns[2].form[DIGEST_SOURCE].p,
+	assert_string_equal(x->digest.columns[2].form[DIGEST_SOURCE].p, "pg_catalog.numeric_send((\"price\")::numeric(12,4))");
+	assert_string_equal(x->digest.columns[2].form[DIGEST_TARGET].p, "pg_catalog.numeric_send(\"price\")");
+	assert_string_equal(x->digest.columns[2].text[DIGEST_SOURCE].p,
 			    "(CASE WHEN (\"price\")::numeric(12,4) IS DISTINCT FROM NULL THEN "
 			    "pg_catalog.concat((\"price\")::numeric(12,4)) END) COLLATE pg_catalog.\"C\"");
-	says(x->digest.columns[2].form[DIGEST_TARGET].p, "concat(\"price\")");
 	says(x->digest.columns[3].form[DIGEST_SOURCE].p, "concat(\"mood\")");
 }
 
@@ -164,6 +165,20 @@ static void a_row_is_in_the_leaf_of_its_key(void **state)
 				"pg_catalog.\"C\", 7), 0) AS k FROM ");
 }
 
+static void without_a_mask_all_rows_are_one_leaf(void **state)
+{
+	struct fixture *x = *state;
+	struct digest_plan p;
+
+	make(x);
+	p = plan(x, DIGEST_TARGET);
+	p.mask = 0;
+	digest_survey(&p, &x->sql);
+	says(buf_cstr(&x->sql), "SELECT 0, pg_catalog.count(*), pg_catalog.bit_xor(h), 0");
+	says(buf_cstr(&x->sql), ", 7) AS h FROM \"sales\".\"u\" OFFSET 0) AS q");
+	assert_null(strstr(buf_cstr(&x->sql), "GROUP BY"));
+}
+
 /* A NULL in the column would be in no range. */
 static void ranges_leave_nothing_out(void **state)
 {
@@ -183,6 +198,26 @@ static void ranges_leave_nothing_out(void **state)
 	p.range.to = span(NULL, 0);
 	digest_survey(&p, &x->sql);
 	says(buf_cstr(&x->sql), " WHERE (\"key\" >= '5'::bigint OR \"key\" IS NULL) OFFSET 0)");
+}
+
+/* Beyond the last row there is no further end, and an int8 must not overflow. */
+static void an_end_is_counted_off_where_the_key_is_an_integer(void **state)
+{
+	struct fixture *x = *state;
+	struct digest_plan p;
+
+	make(x);
+	assert_true(x->digest.range_is_counted);
+	p = plan(x, DIGEST_SOURCE);
+	p.range.from = span_str("5");
+	digest_reach(&p, 100, &x->sql);
+	assert_string_equal(buf_cstr(&x->sql), "SELECT v FROM (SELECT '5'::pg_catalog.numeric + 100 AS v) AS q"
+					       " WHERE v <= (SELECT pg_catalog.max(\"id\") FROM ONLY \"public\".\"t\")");
+	x->columns[1].is_key = true;
+	x->rel.key_count = 2;
+	make(x);
+	assert_non_null(x->digest.range_column[0].p);
+	assert_false(x->digest.range_is_counted);
 }
 
 static void a_table_without_a_key_is_a_multiset(void **state)
@@ -303,10 +338,12 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(both_sides_are_asked_for_the_same_columns, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(what_is_loosely_equal_goes_as_the_targets_text, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_is_loosely_equal_goes_in_a_stricter_form, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(each_server_is_asked_for_its_own_table_and_rows, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_row_is_in_the_leaf_of_its_key, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(without_a_mask_all_rows_are_one_leaf, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(ranges_leave_nothing_out, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(an_end_is_counted_off_where_the_key_is_an_integer, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_table_without_a_key_is_a_multiset, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_key_of_another_type_has_no_stream_key, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_sources_own_row_is_found_by_its_own_equality, set_up, tear_down),
