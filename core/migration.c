@@ -535,15 +535,23 @@ static bool set_scrub(void *out, const struct conf_value *v, struct fault *f)
 	return true;
 }
 
-static bool set_source_load(void *out, const struct conf_value *v, struct fault *f)
+static bool read_share(const struct conf_value *v, double least, double *ret, struct fault *f)
 {
 	char *end;
-	double share = strtod(v->text, &end);
 
-	if (end == v->text || *end || !(share >= 0.001 && share <= 1))
-		return conf_refuse(v, f, "expected %s, found \"%.64s\"", v->key->expected, v->raw);
-	((struct migration *)out)->source_load = share;
-	return true;
+	*ret = strtod(v->text, &end);
+	return (end != v->text && !*end && *ret >= least && *ret <= 1) ||
+	       conf_refuse(v, f, "expected %s, found \"%.64s\"", v->key->expected, v->raw);
+}
+
+static bool set_source_load(void *out, const struct conf_value *v, struct fault *f)
+{
+	return read_share(v, 0.001, &((struct migration *)out)->source_load, f);
+}
+
+static bool set_coverage(void *out, const struct conf_value *v, struct fault *f)
+{
+	return read_share(v, 0.1, &((struct migration *)out)->coverage, f);
 }
 
 static bool set_lanes(void *out, const struct conf_value *v, struct fault *f)
@@ -713,7 +721,7 @@ static const struct conf_key keys[] = {
 	{ "copy", "max_replica_lag", LATER, false, NULL, NULL, NULL, NULL },
 	{ "", "verify", CONF_MAP, false, A_MAP, NULL, NULL, NULL },
 	{ "verify", "window", CONF_TEXT, false, "a time from 100ms to 10min, as in 5s", NULL, NULL, set_window },
-	{ "verify", "coverage", LATER, false, NULL, NULL, "1.0", NULL },
+	{ "verify", "coverage", CONF_TEXT, false, "a share of the keys, from 0.1 to 1", "1.0", NULL, set_coverage },
 	{ "verify", "scrub", CONF_TEXT, false, "a time from 1s to 30d, as in 15m", "1h", NULL, set_scrub },
 	{ "verify", "source_load", CONF_TEXT, false, "a share of one core, from 0.001 to 1", "0.1", NULL, set_source_load },
 	{ "", "lanes", CONF_TEXT, false, "auto or a number from 1 to 64", "auto", NULL, set_lanes },
@@ -756,10 +764,11 @@ static bool check_servers(const struct migration *m, struct fault *f)
 /* Never ignored: without windows nothing is scrubbed by itself. */
 static bool check_verify(const struct migration *m, struct fault *f)
 {
-	return m->window_ms || (m->scrub_s == SCRUB_DEFAULT_S && m->source_load == SOURCE_LOAD_DEFAULT) ||
+	return m->window_ms ||
+	       (m->scrub_s == SCRUB_DEFAULT_S && m->source_load == SOURCE_LOAD_DEFAULT && m->coverage == 1) ||
 	       fault(f, FAULT_USAGE,
-		     "%s: verify.scrub and verify.source_load are of the scrub between windows, and there are none; next step: "
-		     "verify: {window: 5s}",
+		     "%s: verify.coverage, verify.scrub and verify.source_load are of windows and the scrub between them, and there "
+		     "are none; next step: verify: {window: 5s}",
 		     m->path);
 }
 

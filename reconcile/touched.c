@@ -176,6 +176,30 @@ void touched_add(struct touched_table *table, const struct span *parts, size_t n
 		touched_whole(table);
 }
 
+/* The finalizer of splitmix64: a key's place among 2^64 must not depend on its neighbour's. */
+static uint64_t mix(uint64_t h)
+{
+	h = (h ^ h >> 30) * 0xbf58476d1ce4e5b9;
+	h = (h ^ h >> 27) * 0x94d049bb133111eb;
+	return h ^ h >> 31;
+}
+
+size_t touched_thin(struct touched_table *t, double share, uint64_t salt)
+{
+	size_t kept = 0, all = t->count;
+
+	for (size_t i = 0; i < all; i++)
+		if ((double)mix(t->keys[i].hash ^ salt) < share * 0x1p64)
+			t->keys[kept++] = t->keys[i];
+	t->count = kept;
+	if (kept == all)
+		return 0;
+	memset(t->slots, 0, t->slot_count * sizeof(*t->slots));
+	for (size_t i = 0; i < kept; i++)
+		*find_slot(t, t->keys[i].hash, NULL, 0) = (uint32_t)i + 1;
+	return all - kept;
+}
+
 bool touched_move(struct touched *from, struct touched *to)
 {
 	for (size_t i = 0; i < from->count; i++) {

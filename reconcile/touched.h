@@ -54,6 +54,8 @@ void touched_add(struct touched_table *table, const struct span *parts, size_t n
 void touched_whole(struct touched_table *table);
 bool touched_is_empty(const struct touched_table *table);
 void touched_clear(struct touched_table *table);
+/* Leaves out keys until about this share is left, others for each salt. Returns how many. */
+size_t touched_thin(struct touched_table *table, double share, uint64_t salt);
 /* Takes what `from` has into `to`, and empties it. False: no memory. */
 bool touched_move(struct touched *from, struct touched *to);
 void touched_free(struct touched *t);

@@ -2,6 +2,7 @@
 /* window - the keys that the stream has touched since the last one, compared; the gate and the bookmark behind it. */
 #include <inttypes.h>
 #include <stdlib.h>
+#include <sys/random.h>
 
 #include "core/clock.h"
 #include "core/failpoint.h"
@@ -166,6 +167,30 @@ static bool ask_copies(struct session *s, int64_t *ret_copies, bool *ret_are_goi
 	return r != NULL;
 }
 
+/* ---- windows that fall behind ---- */
+
+/* Comparing that takes longer than a window lasts makes the next one larger: then the file may have allowed to leave some out.
+ * What differed once never is. */
+static bool thin_out(struct session *s)
+{
+	bool is_behind = s->compare_us > (int64_t)s->m->window_ms * 1000 && s->m->coverage < 1;
+	uint64_t salt;
+
+	s->thinned = 0;
+	if (is_behind && getrandom(&salt, sizeof(salt), 0) != sizeof(salt))
+		return fault(s->f, FAULT_INTERNAL, "no random number from the system");
+	for (size_t i = 0; is_behind && i < s->fresh.count; i++)
+		s->thinned += touched_thin(s->fresh.tables[i], s->m->coverage, salt);
+	if (is_behind && !s->is_thin)
+		log_warn("comparing a window with the %s took %.1f s, longer than it lasts: of the next ones only %g of the keys are "
+			 "compared, as verify.coverage allows; the scrub comes to the others", session_role(s),
+			 (double)s->compare_us / 1e6, s->m->coverage);
+	if (!is_behind && s->is_thin)
+		log_info("all keys of a window are compared with the %s again", session_role(s));
+	s->is_thin = is_behind;
+	return true;
+}
+
 /* Takes in the stream up to where the target stands, which is behind lsn. */
 static bool read_stream(struct session *s, uint64_t lsn)
 {
@@ -178,7 +203,7 @@ static bool read_stream(struct session *s, uint64_t lsn)
 	if (!ok)
 		return false;
 	tail_places(&s->tail, s->places);
-	return (touched_move(&s->fresh, &s->due) || session_no_memory(s->f)) && take_tables(s);
+	return thin_out(s) && (touched_move(&s->fresh, &s->due) || session_no_memory(s->f)) && take_tables(s);
 }
 
 /* Of a table that was looked at to its end, only what differs is looked at again. */
@@ -193,6 +218,8 @@ static bool take_result(struct session *s, struct touched_table *t, enum compare
 
 static bool compare_due(struct session *s, size_t *ret_wrong)
 {
+	int64_t began_us = clock_us();
+
 	*ret_wrong = 0;
 	for (size_t i = 0; i < s->due.count; i++) {
 		struct touched_table *t = s->due.tables[i];
@@ -205,6 +232,7 @@ static bool compare_due(struct session *s, size_t *ret_wrong)
 			return false;
 		*ret_wrong += !is_right;
 	}
+	s->compare_us = clock_us() - began_us;
 	return true;
 }
 
@@ -260,12 +288,12 @@ static bool weigh_target(struct session *s, bool *ret_is_balanced)
 static void say_window(const struct session *s, uint64_t lsn, size_t wrong, bool is_balanced)
 {
 	const struct comparer *c = &s->comparer;
-	size_t all = c->key_count + c->row_count, open = c->open_count < all ? c->open_count : all;
+	size_t all = c->key_count + c->row_count + s->thinned, open = c->open_count + s->thinned;
 	char text[LSN_TEXT], why[200];
 
-	metric_set(s->coverage, all ? (int64_t)((double)(all - open) * 1e6 / (double)all) : 1000000);
-	log_debug("window to %s: %zu keys, %zu rows read, %zu of %zu tables not right, %zu owed",
-		  lsn_format(lsn, text), c->key_count, c->read_count, wrong, s->due.count, walk_owed(&s->walk));
+	metric_set(s->coverage, open < all ? (int64_t)((double)(all - open) * 1e6 / (double)all) : all ? 0 : 1000000);
+	log_debug("window to %s: %zu keys, %zu rows read, %zu of %zu tables not right, %zu owed, %zu keys left out",
+		  lsn_format(lsn, text), c->key_count, c->read_count, wrong, s->due.count, walk_owed(&s->walk), s->thinned);
 	if (!wrong && is_balanced)
 		return;
 	snprintf(why, sizeof(why), "%zu tables of the %s are not what the source is, or could not be judged%s: see the log",

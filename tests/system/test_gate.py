@@ -175,6 +175,30 @@ def test_hot_rows_are_verified_and_little_is_read(migration):
     m.stop()
 
 
+def test_windows_that_fall_behind_leave_out_what_the_file_allows(migration):
+    pages = Served(place.free_port())
+    m = migration(verify={"window": "100ms", "coverage": 0.5}, http=f"127.0.0.1:{pages.port}")
+    m.source.execute("create table t (id int primary key, v int); insert into t select i, 0 from generate_series(1, 5000) i")
+    m.start(env=DEBUG)
+    wait_gate(m, 1)
+
+    def coverage():
+        return pages.value("foreshadow_coverage_ratio", role="shadow")
+
+    assert coverage() == 1
+    load = Load(m, lambda n: "update t set v = v + 1", 2)
+    try:
+        wait_until(lambda: 0.4 < coverage() < 0.6, 60, lambda: f"a thinned window\n{m.tail()}")
+        wait_gate(m, lsn(m.source.value("select pg_current_wal_insert_lsn()::text")), 60)
+    finally:
+        load.end()
+    wait_until(lambda: coverage() == 1, 60, lambda: f"windows that are in time\n{m.tail()}")
+    log = m.log()
+    assert "of the next ones only 0.5 of the keys are compared" in log and "are compared with the shadow again" in log
+    assert_follows(m)
+    m.stop()
+
+
 def test_a_lost_change_stops_the_gate_in_front_of_it(migration):
     m = make(migration)
     roles = start_roles(m, *ROLES, env={"shadow": {"FORESHADOW_FAILPOINTS": "collect.lose=error@1"}})

@@ -70,7 +70,7 @@ static void every_key_of_this_version_is_taken(void **state)
 	    "transformation_rules: []\nrisk: {shadow_threshold: 0.0}\n"
 	    "resolve: {shadow: none, primary: none}\n"
 	    "schema_change: {add: stop, drop: stop, retype: stop, rename: stop, table: stop}\n"
-	    "copy: {jobs: 2}\nverify: {window: 2s, coverage: 1.0, scrub: 15m, source_load: 0.25}\nlimits: {}\nlanes: 8\nhttp: ~\n");
+	    "copy: {jobs: 2}\nverify: {window: 2s, coverage: 0.75, scrub: 15m, source_load: 0.25}\nlimits: {}\nlanes: 8\nhttp: ~\n");
 	assert_false(m.shadow_is_default);
 	assert_string_equal(m.shadow.uri, "host=s dbname=x");
 	assert_null(m.shadow.dbname);
@@ -84,6 +84,7 @@ static void every_key_of_this_version_is_taken(void **state)
 	assert_int_equal(m.window_ms, 2000);
 	assert_int_equal(m.scrub_s, 15 * 60);
 	assert_true(m.source_load == 0.25);
+	assert_true(m.coverage == 0.75);
 	assert_int_equal(m.lanes, 8);
 	assert_int_equal(m.include_count, 2);
 	assert_int_equal(m.exclude_count, 1);
@@ -229,7 +230,6 @@ static const struct refusal {
 	{ BASE "schema_change: {table: apply}\n",
 	  { "schema_change.table", "not in this version", "stop" } },
 	{ BASE "copy: {rate: 50MB/s}\n", { "copy.rate", "not in this version" } },
-	{ BASE "verify: {coverage: 0.5}\n", { "verify.coverage", "not in this version", "1.0" } },
 	{ BASE "verify: {window: 5}\n", { "verify.window", "a time from 100ms to 10min", "5" } },
 	{ BASE "verify: {window: 99ms}\n", { "verify.window", "a time from" } },
 	{ BASE "verify: {window: 11min}\n", { "verify.window", "a time from" } },
@@ -240,6 +240,8 @@ static const struct refusal {
 	{ BASE "verify: {window: 5s, source_load: 0}\n", { "verify.source_load", "a share of one core" } },
 	{ BASE "verify: {window: 5s, source_load: 10%}\n", { "verify.source_load", "a share of one core", "10%" } },
 	{ BASE "verify: {scrub: 15m}\n", { "verify.scrub", "there are none", "verify: {window: 5s}" } },
+	{ BASE "verify: {window: 5s, coverage: 0}\n", { "verify.coverage", "from 0.1 to 1" } },
+	{ BASE "verify: {coverage: 0.5}\n", { "verify.coverage", "there are none" } },
 	{ BASE "verify: {source_load: 0.5}\n", { "verify.source_load", "there are none" } },
 	{ BASE "limits: {memory: 256MB}\n", { "limits.memory", "not in this version" } },
 	/* where it is served */

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -63,6 +64,38 @@ static void many_keys_stay_apart(void **state)
 	assert_int_equal(table->count, 5000);
 	assert_false(table->is_whole);
 	touched_free(&t);
+}
+
+static void thinning_leaves_a_share_and_others_each_time(void **state)
+{
+	struct touched t = { 0 }, to = { 0 };
+	struct touched_table *table = table_of(&t, &orders);
+	bool was_kept[1000] = { false };
+	size_t both = 0, left;
+	char text[16];
+
+	for (uint64_t salt = 1; salt <= 2; salt++) {
+		for (int i = 0; i < 1000; i++) {
+			snprintf(text, sizeof(text), "%d", i);
+			add(table, text, "x");
+		}
+		left = touched_thin(table, 0.5, salt);
+		assert_int_equal(left + table->count, 1000);
+		assert_in_range(table->count, 420, 580);
+		for (size_t i = 0; i < table->count; i++) {
+			int key = atoi(table->keys[i].parts[0].p);
+
+			both += was_kept[key];
+			was_kept[key] = true;
+		}
+		add(table, "0", "x"); /* once, whether it was left out or not */
+		assert_true(touched_move(&t, &to));
+		assert_in_range(to.tables[0]->count, 420, 1000);
+	}
+	assert_in_range(both, 160, 340);
+	assert_int_equal(touched_thin(to.tables[0], 1, 7), 0);
+	touched_free(&t);
+	touched_free(&to);
 }
 
 static void leaves_are_one_table(void **state)
@@ -189,6 +222,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_key_is_there_once),
 		cmocka_unit_test(many_keys_stay_apart),
+		cmocka_unit_test(thinning_leaves_a_share_and_others_each_time),
 		cmocka_unit_test(leaves_are_one_table),
 		cmocka_unit_test(parts_are_in_the_order_of_names),
 		cmocka_unit_test(what_does_not_fit_makes_it_whole),
