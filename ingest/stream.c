@@ -7,6 +7,7 @@
 #include "core/clock.h"
 #include "core/failpoint.h"
 #include "core/log.h"
+#include "ingest/cadence.h"
 #include "ingest/route.h"
 
 enum {
@@ -14,7 +15,6 @@ enum {
 	REKEY_BUFFER_BYTES = 80 << 20,
 	MESSAGE_ARENA_BYTES = 1 << 30,
 	BARRIER_WAL_BYTES = 8 << 20,
-	BARRIER_BURST = 25,
 };
 
 /* A table as this session's relation messages introduced it. */
@@ -50,7 +50,7 @@ struct stream {
 	struct boundary boundary; /* newest known */
 
 	struct boundary barrier; /* newest of this life, or confirmed */
-	int64_t barrier_due_us; /* when the next one may be made */
+	struct cadence barriers;
 
 	struct table **tables; /* open addressing by oid; slot_count is a power of two */
 	size_t slot_count, table_count;
@@ -572,14 +572,6 @@ bool stream_keepalive(struct stream *s, uint64_t wal_end, struct fault *f)
 	return place_copies(s, wal_end, f);
 }
 
-/* A quiet while is worth a few barriers at once: who compares asks for them one behind the other. */
-static int64_t next_barrier_us(const struct stream *s, int64_t now_us)
-{
-	int64_t saved_us = now_us - BARRIER_BURST * s->conf.barrier_us;
-
-	return (s->barrier_due_us > saved_us ? s->barrier_due_us : saved_us) + s->conf.barrier_us;
-}
-
 bool stream_barrier(struct stream *s, int64_t now_us, bool is_forced, struct fault *f)
 {
 	const struct barrier counts = { s->counts, s->count_count };
@@ -592,7 +584,7 @@ bool stream_barrier(struct stream *s, int64_t now_us, bool is_forced, struct fau
 	 * without the copy's event. */
 	if (boundary_cmp(s->boundary, s->copied) <= 0)
 		return true;
-	if (!is_forced && now_us < s->barrier_due_us && bytes < BARRIER_WAL_BYTES)
+	if (!is_forced && now_us < s->barriers.due_us && bytes < BARRIER_WAL_BYTES)
 		return true;
 	/* A begun copy that is not in every partition yet stands in front of this barrier. */
 	if (s->copies_placed < s->conf.copy_count &&
@@ -602,13 +594,13 @@ bool stream_barrier(struct stream *s, int64_t now_us, bool is_forced, struct fau
 	    !publish_is_within(s->conf.publish, s->boundary))
 		return true;
 	s->barrier = s->boundary;
-	s->barrier_due_us = next_barrier_us(s, now_us);
+	cadence_done(&s->barriers, now_us);
 	return publish_barrier(s->conf.publish, s->boundary, &counts, f);
 }
 
 int64_t stream_barrier_due_us(const struct stream *s)
 {
-	return s->is_open || boundary_cmp(s->boundary, s->barrier) <= 0 ? INT64_MAX : s->barrier_due_us;
+	return s->is_open || boundary_cmp(s->boundary, s->barrier) <= 0 ? INT64_MAX : s->barriers.due_us;
 }
 
 struct boundary stream_boundary(const struct stream *s)
@@ -649,6 +641,7 @@ struct stream *stream_new(const struct stream_conf *conf, struct fault *f)
 		return NULL;
 	}
 	s->conf = *conf;
+	s->barriers.interval_us = conf->barrier_us;
 	route_init(&s->route, conf->partition_count);
 	arena_init(&s->message, MESSAGE_ARENA_BYTES);
 	buf_init(&s->rekey.records, REKEY_BUFFER_BYTES);

@@ -336,7 +336,7 @@ bool digest_make(const struct relation *rel, const struct side *source, const st
 	buf_init(&k.value, SQL_BYTES);
 	buf_init(&k.out, SQL_BYTES);
 	ok = add_columns(&k);
-	ret->range_is_counted = ret->range_is_counted && ret->key_count == 1;
+	ret->range_is_counted = ret->range_is_counted && ret->key_count == 1 && rel->key_count == 1;
 	if (ok && rel->origin_column.p && !side_column(target, rel->origin_column))
 		ok = missing(&k, "target", rel->target_schema, rel->target_table, rel->origin_column);
 	if (ok)

@@ -160,9 +160,10 @@ static bool prepare(struct run *run, struct table *t)
 	for (int role = 0; role < 2; role++)
 		if (run->ends.targets[role] && !prepare_role(run, t, (enum role)role, source))
 			return false;
-	/* Ranges are of both targets or of none. */
+	/* Ranges are of both targets, by the same column, or of none. */
 	if (t->is_compared[0] && t->is_compared[1] &&
-	    (!t->digests[0].range_column[0].p || !t->digests[1].range_column[0].p))
+	    !(t->digests[0].range_column[0].p && t->digests[1].range_column[0].p &&
+	      span_eq(t->digests[0].range_column[0], t->digests[1].range_column[0])))
 		for (int role = 0; role < 2; role++)
 			t->digests[role].range_column[0] = t->digests[role].range_column[1] =
 			    span(NULL, 0);

@@ -17,6 +17,7 @@ enum {
 	BATCH_GROWTH = 4,
 	BATCH_FIRST = 16,
 	BATCH_BYTES = 64 << 20,
+	NOT_ASKED = -1,
 };
 
 void scrub_init(struct scrub *s, struct ends *ends, int64_t seed)
@@ -32,7 +33,7 @@ struct chunk {
 	struct span near[2]; /* by server */
 	int64_t rows, reach; /* that were asked for: stride.h */
 	int64_t mask, mask_of_leaves;
-	int64_t asked[2]; /* by role: the mask of what its target is asked */
+	int64_t asked[2]; /* by role: the mask of what its target is asked, or NOT_ASKED */
 	struct ends_moment since;
 	size_t first_event;  /* of the tail: the ones before are of the chunk before */
 	struct ends_moment mark; /* behind what was read on the source */
@@ -198,14 +199,18 @@ static bool drill(struct chunk *c, enum role role, const int64_t *leaves, size_t
 	return ok;
 }
 
-/* A target that contains the mark is asked, and the answer is not waited for. */
-static bool ask_target(struct chunk *c, enum role role)
+static bool send_target(struct chunk *c, enum role role)
 {
 	struct digest_plan target = plan(c, role, DIGEST_TARGET);
 
 	c->asked[role] = c->mask;
-	return ends_wait(c->s->ends, role, c->mark.lsn, c->f) &&
-	       survey_send(c->s->ends->targets[role], &target, NULL, c->f);
+	return survey_send(c->s->ends->targets[role], &target, NULL, c->f);
+}
+
+/* When the target contains the mark. Its answer is not waited for. */
+static bool ask_target(struct chunk *c, enum role role)
+{
+	return ends_wait(c->s->ends, role, c->mark.lsn, c->f) && send_target(c, role);
 }
 
 static bool take_target(struct chunk *c, enum role role, struct survey *ret, int64_t **ret_leaves, size_t *ret_count)
@@ -213,8 +218,9 @@ static bool take_target(struct chunk *c, enum role role, struct survey *ret, int
 	PGconn *conn = c->s->ends->targets[role];
 
 	/* The chunk was split for the other target after this one was asked. */
-	if (c->asked[role] != c->mask &&
-	    !(survey_take(conn, &c->arena, ret, NULL, c->f) && ask_target(c, role)))
+	if (c->asked[role] != NOT_ASKED && c->asked[role] != c->mask && !survey_take(conn, &c->arena, ret, NULL, c->f))
+		return false;
+	if (c->asked[role] != c->mask && !ask_target(c, role))
 		return false;
 	if (!survey_take(conn, &c->arena, ret, NULL, c->f))
 		return false;
@@ -316,13 +322,23 @@ static bool is_compared(const struct scrub *s, int role)
 	return s->digests[role] && !s->results[role].is_cut;
 }
 
+/* A second target is not waited for: it may be behind a gate that what the first one has keeps shut. */
+static bool ask_if_ready(struct chunk *c, enum role role)
+{
+	uint64_t barrier = UINT64_MAX;
+
+	return (c->s->ends->are_still || ends_barrier(c->s->ends, role, &barrier, c->f)) &&
+	       (barrier < c->mark.lsn || send_target(c, role));
+}
+
 /* Both targets work at the same time. */
 static bool chunk_ask_targets(struct chunk *c)
 {
-	for (int role = 0; role < 2; role++)
-		if (is_compared(c->s, role) && !ask_target(c, (enum role)role))
-			return false;
-	return true;
+	enum role first = is_compared(c->s, 0) ? (enum role)0 : (enum role)1;
+
+	c->asked[0] = c->asked[1] = NOT_ASKED;
+	return (!is_compared(c->s, first) || ask_target(c, first)) &&
+	       (first == 1 || !is_compared(c->s, 1) || ask_if_ready(c, (enum role)1));
 }
 
 static bool chunk_compare(struct chunk *c)
@@ -331,6 +347,11 @@ static bool chunk_compare(struct chunk *c)
 		if (is_compared(c->s, role) && !compare_target(c, (enum role)role))
 			return false;
 	return true;
+}
+
+static bool chunk_run(struct chunk *c)
+{
+	return chunk_read(c) && chunk_ask_targets(c) && chunk_compare(c);
 }
 
 /* ---- a table ---- */
@@ -376,22 +397,23 @@ static bool chunk_open(struct chunk *c, struct scrub *s, const struct chunk *bef
 
 	if (failpoint("scrub.small"))
 		s->stride.rows = STRIDE_ROWS_LEAST;
-	log_debug("scrub of %.*s from %.*s, %" PRId64 " rows", SPAN_ARG(d->label),
-		  SPAN_ARG(from.p ? from : span_str("its beginning")), s->stride.rows);
 	*c = (struct chunk) { .s = s, .range = { .from = from }, .rows = s->stride.rows, .reach = stride_reach(&s->stride),
 			      .is_calm = true, .f = f };
+	log_debug("scrub of %.*s from %.*s, %" PRId64 " rows, reach %" PRId64, SPAN_ARG(d->label),
+		  SPAN_ARG(from.p ? from : span_str("its beginning")), c->rows, c->reach);
 	c->mask_of_leaves = mask_of(has_ranges ? c->rows : (int64_t)d->source->row_estimate);
 	c->mask = s->stride.is_calm ? 0 : c->mask_of_leaves;
 	arena_init(&c->arena, CHUNK_BYTES);
 	return find_end(c, a) && chunk_begin(c, before) && chunk_ask(c);
 }
 
-/* What its reading tells of the next one. */
+/* What its reading tells of the next one. The index counts what was asked for; what is counted off has other rows. */
 static void steer(struct scrub *s, const struct chunk *c)
 {
 	const struct survey *first = &c->source[first_role(s)];
+	int64_t rows = is_counted_off(c) && first->row_count ? first->row_count : c->rows;
 
-	stride_took(&s->stride, c->rows, c->source[0].took_us > c->source[1].took_us ? c->source[0].took_us
+	stride_took(&s->stride, rows, c->source[0].took_us > c->source[1].took_us ? c->source[0].took_us
 										     : c->source[1].took_us);
 	stride_went(&s->stride, c->range.from, c->range.to, first->row_count);
 }
@@ -492,8 +514,7 @@ bool scrub_step(struct scrub *s, struct span *from, struct arena *a, bool *ret_i
 	bool ok;
 
 	*ret_is_end = false;
-	ok = chunk_open(&c, s, NULL, *from, a, f) && chunk_read(&c) && chunk_ask_targets(&c) &&
-	     chunk_compare(&c);
+	ok = chunk_open(&c, s, NULL, *from, a, f) && chunk_run(&c);
 	if (ok && is_too_large(&c, before)) {
 		memcpy(s->results, before, sizeof(before));
 		stride_shrink(&s->stride, c.rows);
@@ -515,8 +536,7 @@ bool scrub_first(struct scrub *s, int64_t rows, struct fault *f)
 
 	arena_init(&a, CHUNK_BYTES);
 	s->stride.rows = rows;
-	ok = chunk_open(&c, s, NULL, span(NULL, 0), &a, f) && chunk_read(&c) && chunk_ask_targets(&c) &&
-	     chunk_compare(&c);
+	ok = chunk_open(&c, s, NULL, span(NULL, 0), &a, f) && chunk_run(&c);
 	arena_release(&c.arena);
 	arena_release(&a);
 	return ok;

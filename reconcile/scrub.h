@@ -34,7 +34,7 @@ struct scrub {
 	int64_t seed;
 	void (*found)(void *arg, const struct difference *d);
 	void *arg;
-	bool goes_ahead;      /* the source reads the next chunk while a target reads this one */
+	bool goes_ahead;      /* the source reads the next chunk while the targets read this one */
 	struct chunk *ahead;  /* scrub.c's: the one that the source reads, or NULL */
 	struct stride stride; /* of the next chunk */
 	struct scrub_result results[2];

@@ -62,7 +62,7 @@ void stride_shrink(struct stride *s, int64_t rows)
 
 int64_t stride_reach(const struct stride *s)
 {
-	if (s->spread <= 0 || s->spread > STRIDE_SPREAD_MOST)
+	if (s->spread < 1 || s->spread > STRIDE_SPREAD_MOST)
 		return 0;
 	return (int64_t)((double)s->rows * s->spread) + 1;
 }

@@ -10,24 +10,24 @@ static bool no_memory(struct fault *f)
 	return fault(f, FAULT_INTERNAL, "no memory for the digests of a table");
 }
 
+enum { ANSWER = 2, THEN = 5, ALL }; /* results, in the order of the statements */
+
 /*
  * Rows next to each other by key seldom are on a target's disk, where lanes write side by side: a bitmap takes each page
  * once where an index scan takes one per row. Of rows in order it costs the same. For a chunk of a tenth of the table
- * the planner would rather read all of it, ten times. (Without an index that can be used it does all the same.)
+ * the planner would rather read all of it, ten times. (Of a whole table it should, and a scan that cannot be
+ * avoided must not be forbidden: all plans would look alike.) then: NULL: none.
  */
-static const char by_page[] = "SET enable_indexscan = off; SET enable_seqscan = off; ";
-static const char as_before[] = "; RESET enable_indexscan; RESET enable_seqscan";
-
-enum { ANSWER = 2, THEN = 5, ALL }; /* results, in the order of the statements */
-
-/* then: NULL: none. */
-static bool send_sql(PGconn *conn, const struct buf *statement, const char *then, struct fault *f)
+static bool send_sql(PGconn *conn, const struct digest_plan *p, const struct buf *statement, const char *then,
+		     struct fault *f)
 {
+	bool is_part = p->range.from.p || p->range.to.p || p->near.p;
 	struct buf sql;
 	bool ok;
 
 	buf_init(&sql, SQL_BYTES);
-	buf_printf(&sql, "%s%.*s%s", by_page, SPAN_ARG(buf_span(statement)), as_before);
+	buf_printf(&sql, "SET enable_indexscan = off; SET enable_seqscan = %s; %.*s; RESET enable_indexscan; RESET enable_seqscan",
+		   is_part ? "off" : "on", SPAN_ARG(buf_span(statement)));
 	if (then)
 		buf_printf(&sql, "; %s", then);
 	if (buf_failed(statement) || buf_failed(&sql))
@@ -84,7 +84,7 @@ bool survey_send(PGconn *conn, const struct digest_plan *p, const char *then, st
 
 	buf_init(&sql, SQL_BYTES);
 	digest_survey(p, &sql);
-	ok = send_sql(conn, &sql, then, f);
+	ok = send_sql(conn, p, &sql, then, f);
 	buf_release(&sql);
 	return ok;
 }
@@ -115,7 +115,7 @@ bool survey_drill(PGconn *conn, const struct digest_plan *p, const int64_t *leav
 	*ret = (struct survey_keys) { 0 };
 	buf_init(&sql, SQL_BYTES);
 	digest_drill(p, leaves, n, &sql);
-	r = send_sql(conn, &sql, NULL, f) ? take(conn, NULL, f) : NULL;
+	r = send_sql(conn, p, &sql, NULL, f) ? take(conn, NULL, f) : NULL;
 	buf_release(&sql);
 	if (!r)
 		return false;

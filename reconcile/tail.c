@@ -19,17 +19,15 @@ enum {
 	BARRIER_FAR = 2 * 8 * 8 * 8, /* fences and bases of that many lives may be behind it */
 };
 
-/* A reader that knows the topic: librdkafka looks for leaders that it was not asked for once a second. */
+/* librdkafka looks once a second for the leaders of a topic that it was not asked for. If it cannot answer now,
+ * whoever reads will say so. */
 static rd_kafka_t *new_reader(const struct migration *m, struct fault *f)
 {
 	struct kafka_conf conf = { m->kafka, m->kafka_count, m->slot };
 	rd_kafka_t *reader = kafka_reader(&conf, f);
-	int64_t low, high;
 
-	if (reader && !kafka_bounds(reader, m->changes_topic, 0, &low, &high, f)) {
-		rd_kafka_destroy(reader);
-		return NULL;
-	}
+	if (reader)
+		kafka_wake(reader, m->changes_topic, 0);
 	return reader;
 }
 

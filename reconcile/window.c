@@ -17,6 +17,7 @@ enum {
 	BOOKMARK_BYTES = 64 << 20,
 	PUT_MS = 10 * 1000,
 	BOOKMARK_US = 1000 * 1000, /* from one to the next, at least */
+	THIN_LEAST = 1000,         /* keys of a table: fewer are not what takes the time */
 };
 
 static bool is_in_scope(const struct session *s, const struct relation *rel)
@@ -169,18 +170,20 @@ static bool ask_copies(struct session *s, int64_t *ret_copies, bool *ret_are_goi
 
 /* ---- windows that fall behind ---- */
 
-/* Comparing that takes longer than a window lasts makes the next one larger: then the file may have allowed to leave some out.
- * What differed once never is. */
+/* Comparing that takes longer than a window lasts makes the next one larger: then the file may have allowed to leave some out,
+ * until all of it would be in time. What differed once is never left out. */
 static bool thin_out(struct session *s)
 {
-	bool is_behind = s->compare_us > (int64_t)s->m->window_ms * 1000 && s->m->coverage < 1;
+	double limit_us = (double)s->m->window_ms * 1000 * (s->is_thin ? s->m->coverage : 1);
+	bool is_behind = (double)s->compare_us > limit_us && s->m->coverage < 1;
 	uint64_t salt;
 
 	s->thinned = 0;
 	if (is_behind && getrandom(&salt, sizeof(salt), 0) != sizeof(salt))
 		return fault(s->f, FAULT_INTERNAL, "no random number from the system");
 	for (size_t i = 0; is_behind && i < s->fresh.count; i++)
-		s->thinned += touched_thin(s->fresh.tables[i], s->m->coverage, salt);
+		if (s->fresh.tables[i]->count >= THIN_LEAST)
+			s->thinned += touched_thin(s->fresh.tables[i], s->m->coverage, salt);
 	if (is_behind && !s->is_thin)
 		log_warn("comparing a window with the %s took %.1f s, longer than it lasts: of the next ones only %g of the keys are "
 			 "compared, as verify.coverage allows; the scrub comes to the others", session_role(s),

@@ -134,8 +134,8 @@ static void close_session(struct session *s)
 	s->known = NULL;
 	pg_close(&s->ends.source);
 	pg_close(&s->ends.targets[s->options->role]);
-	s->clean_us = s->bookmark_us = 0;
-	s->has_tables = s->was_left = s->has_found = s->has_proof = s->is_said = false;
+	s->clean_us = s->bookmark_us = s->compare_us = 0;
+	s->is_thin = s->has_tables = s->was_left = s->has_found = s->has_proof = s->is_said = false;
 	s->open_tries = 0;
 	metric_clear(s->coverage);
 	metric_clear(s->balance);
