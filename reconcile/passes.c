@@ -24,26 +24,21 @@ static const struct relation *find_relation(const struct session *s, const struc
 	return NULL;
 }
 
-/* Tables in which a chunk is small, then any. */
+static bool try_canary(void *arg, size_t table, bool may_be_large, enum canary *ret, struct fault *f)
+{
+	struct session *s = arg;
+	const struct relation *rel = find_relation(s, &s->walk.tables[table]);
+
+	*ret = CANARY_NO_ROW;
+	return !rel || compare_canary(&s->comparer, rel, may_be_large, ret, f);
+}
+
 static bool prove(struct session *s)
 {
-	enum canary seen = CANARY_NO_ROW, now;
-	int open_count = 0;
+	enum canary seen;
 
-	for (size_t k = 0; k < 2 * s->walk.count && seen != CANARY_FOUND && open_count < CANARY_TABLES; k++) {
-		const struct relation *rel = find_relation(s, &s->walk.tables[k % s->walk.count]);
-
-		if (!rel)
-			continue;
-		if (!compare_canary(&s->comparer, rel, k >= s->walk.count, &now, s->f))
-			return false;
-		if (now == CANARY_MISSED)
-			return fault(s->f, FAULT_INTERNAL,
-				     "a difference planted in rows of the %s was not found: what is compared proves nothing",
-				     session_role(s));
-		open_count += now == CANARY_OPEN;
-		seen = now == CANARY_NO_ROW ? seen : now;
-	}
+	if (!canary_prove(s->walk.count, try_canary, s, &seen, s->f))
+		return false;
 	s->has_proof = seen != CANARY_OPEN;
 	return true;
 }

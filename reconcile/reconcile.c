@@ -172,28 +172,26 @@ static bool prepare(struct run *run, struct table *t)
 
 /* ---- the proof ---- */
 
-/* Tables in which a chunk is small, then any. */
+static bool try_canary(void *arg, size_t table, bool may_be_large, enum canary *ret, struct fault *f)
+{
+	struct run *run = arg;
+	struct table *t = &run->tables[table];
+	int role = t->is_compared[0] ? 0 : 1;
+	bool is_large = t->digests[role].range_column[0].p == NULL;
+
+	*ret = CANARY_NO_ROW;
+	if (!t->is_compared[role] || is_large != may_be_large)
+		return true;
+	return canary_run(&run->ends, (enum role)role, &t->digests[role], run->seed, ret, f) ||
+	       fault_in(f, "%.*s", SPAN_ARG(t->digests[role].label));
+}
+
 static bool prove(struct run *run)
 {
-	enum canary seen = CANARY_NO_ROW, now;
-	int open_count = 0;
+	enum canary seen;
 
-	for (size_t k = 0; k < 2 * run->table_count && seen != CANARY_FOUND && open_count < CANARY_TABLES; k++) {
-		struct table *t = &run->tables[k % run->table_count];
-		int role = t->is_compared[0] ? 0 : 1;
-		bool is_small = t->digests[role].range_column[0].p != NULL;
-
-		if (!t->is_compared[role] || is_small != (k < run->table_count))
-			continue;
-		if (!canary_run(&run->ends, (enum role)role, &t->digests[role], run->seed, &now, run->f))
-			return fault_in(run->f, "%.*s", SPAN_ARG(t->digests[role].label));
-		if (now == CANARY_MISSED)
-			return fault(run->f, FAULT_INTERNAL,
-				     "a difference planted in rows of %.*s was not found: this run would prove nothing",
-				     SPAN_ARG(t->digests[role].label));
-		open_count += now == CANARY_OPEN;
-		seen = now == CANARY_NO_ROW ? seen : now;
-	}
+	if (!canary_prove(run->table_count, try_canary, run, &seen, run->f))
+		return false;
 	run->summary->has_proof = seen == CANARY_FOUND;
 	run->summary->is_unproven = seen == CANARY_OPEN;
 	return true;

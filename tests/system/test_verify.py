@@ -221,7 +221,7 @@ def test_a_run_that_cannot_find_its_planted_difference_fails(migration):
     m.start()
     wait_live(m)
     seen = m.run_cli("verify", env={"FORESHADOW_FAILPOINTS": "scrub.blind=broken"})
-    assert seen.returncode == 1 and "was not found: this run would prove nothing" in seen.stderr, seen.stderr
+    assert seen.returncode == 1 and "on the shadow was not found: what is compared proves nothing" in seen.stderr, seen.stderr
     assert_clean(m)
     m.stop()
 
