@@ -476,29 +476,38 @@ static void write_from(const struct digest_plan *p, struct buf *out)
 static const char took_sql[] =
     "(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp()) * 1000000)::pg_catalog.int8";
 
+/* All rows as one, each hash used once. */
+static void write_sum(const struct digest_plan *p, struct buf *out)
+{
+	buf_str(out, "SELECT 0, pg_catalog.count(*), pg_catalog.bit_xor(");
+	write_hash(p, false, out);
+	buf_printf(out, "), 0, %s", took_sql);
+	write_from(p, out);
+}
+
 /* OFFSET 0 keeps the two selects apart: a hash that is used twice is computed once, and the planner does not take the
  * leaves for as many as the rows, which it would sort on disk. */
 void digest_survey(const struct digest_plan *p, struct buf *out)
 {
-	bool has_leaves = p->mask != 0;
+	bool is_keyless = p->digest->is_keyless;
 
+	if (!p->mask && !is_keyless) {
+		write_sum(p, out);
+		return;
+	}
 	buf_str(out, "SELECT ");
-	if (has_leaves)
-		write_leaf(p, out);
-	else
-		buf_str(out, "0");
+	write_leaf(p, out);
 	buf_printf(out, ", pg_catalog.count(*), pg_catalog.bit_xor(h), %s, %s FROM (SELECT ",
-		   p->digest->is_keyless ? "pg_catalog.sum(h)" : "0", took_sql);
+		   is_keyless ? "pg_catalog.sum(h)" : "0", took_sql);
 	write_hash(p, false, out);
 	buf_str(out, " AS h");
-	if (has_leaves && !p->digest->is_keyless) {
+	if (!is_keyless) {
 		buf_str(out, ", ");
 		write_key_hash(p, out);
 		buf_str(out, " AS k");
 	}
 	write_from(p, out);
-	buf_str(out, " OFFSET 0) AS q");
-	buf_str(out, has_leaves ? " GROUP BY 1" : "");
+	buf_str(out, " OFFSET 0) AS q GROUP BY 1");
 }
 
 void digest_drill(const struct digest_plan *p, const int64_t *leaves, size_t n, struct buf *out)
