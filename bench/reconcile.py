@@ -12,6 +12,7 @@ full    rate         N / seconds of the pass; peer: N / seconds of `SELECT count
         target_rate  likewise, of the target
 md5     rate         N / seconds of the pass; peer: data-diff's way: 32 ranges of the key, count and sum of md5(row::text) on both
                      servers at once
+        source_rate  as above, against what the source's backends worked for the peer; target_rate: the target's
 linear  rate_N       N / seconds of the pass; peer: of the least N. What a pass costs whatever its N makes it grow
         time_N       microseconds that each row more than in the size before takes; peer: the same of the second size
 memory  peak_N       peak RSS of the verify process; peer: of the least N
@@ -52,7 +53,8 @@ class Equal:
             self.source.execute(f"insert into t{rows} select {ROW} from generate_series(1, {rows}) i")
         self.f = Foreshadow({"migration": "compared", "source": {"uri": self.source.uri()}, "target": {"uri": self.target.uri()},
                              "kafka": {"bootstrap.servers": kafka.bootstrap, "partitions": 12}, "schema": "exists",
-                             "tables": {"include": ["public.t*"]}, "risk": {"shadow_threshold": 0}}, BUILD / "foreshadow")
+                             "tables": {"include": ["public.t*"]}, "risk": {"shadow_threshold": 0},
+                             "verify": {"window": "off"}}, BUILD / "foreshadow")
         self.f.start(role="ingest"), self.f.start(role="primary")
         wait_until(lambda: is_live(self.target, len(sizes)), 1800, lambda: f"the copy\n{self.f.tail()}")
         for db in (self.source, self.target):
@@ -124,29 +126,37 @@ def md5_seconds(databases, rows):
 
 # ---- the figures ----
 
+def of_sides(sides, what):
+    """What it returns, and the seconds in which each side's backends worked for it."""
+    before = [active_seconds(db) for db in sides]
+    result = what()
+    return result, [active_seconds(db) - was for db, was in zip(sides, before)]
+
+
 def full(results, equal, rows, repeat, with_md5):
     """Pass, count(*) and md5 in turns; the first warm up."""
     sides = (equal.source, equal.target)
-    rates, counts, md5, worked, counted = [], [], [], ([], []), ([], [])
+    rates, counts, md5, worked, counted, md5_worked = [], [], [], ([], []), ([], []), ([], [])
     for turn in range(repeat + 1):
-        before = [active_seconds(db) for db in sides]
-        seconds, _ = equal.verify(rows)
-        used = [active_seconds(db) - was for db, was in zip(sides, before)]
+        (seconds, _), used = of_sides(sides, lambda: equal.verify(rows))
         count = [count_seconds(db, rows) for db in sides]
-        of_md5 = md5_seconds(sides, rows) if with_md5 else 0
+        of_md5, used_by_md5 = of_sides(sides, lambda: md5_seconds(sides, rows)) if with_md5 else (1, (1, 1))
         if not turn:
             continue
         rates.append(rows / seconds)
         counts.append(rows / (sum(count) / 2))
-        md5 += [rows / of_md5] if with_md5 else []
+        md5.append(rows / of_md5)
         for side in (0, 1):
             worked[side].append(rows / used[side])
             counted[side].append(rows / count[side])
+            md5_worked[side].append(rows / used_by_md5[side])
     results.figure("reconcile", "full", "rate", "rows/s", rates, counts, "count(*)")
     results.figure("reconcile", "full", "source_rate", "rows/s", worked[0], counted[0], "count(*)")
     results.figure("reconcile", "full", "target_rate", "rows/s", worked[1], counted[1], "count(*)")
     if with_md5:
         results.figure("reconcile", "md5", "rate", "rows/s", rates, md5, "md5 in chunks")
+        results.figure("reconcile", "md5", "source_rate", "rows/s", worked[0], md5_worked[0], "md5 in chunks")
+        results.figure("reconcile", "md5", "target_rate", "rows/s", worked[1], md5_worked[1], "md5 in chunks")
 
 
 def by_size(results, equal, sizes, repeat):
