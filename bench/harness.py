@@ -109,7 +109,7 @@ def bench_memory(results, repeat, scale):
         Workload("W1", base, scale).prepare(db)
         f = Foreshadow({"migration": f"mem_{name.lower()}", "source": {"uri": db.uri()}, "target": {"uri": dst.uri()},
                         "kafka": {"bootstrap.servers": kafka.bootstrap, "partitions": 12},
-                        "tables": {"include": ["public.bench"]}, "risk": {"shadow_threshold": 0}}, BUILD / "foreshadow")
+                        "tables": {"include": ["public.bench"]}, "risk": {"shadow_threshold": 0}, "verify": {"window": "off"}}, BUILD / "foreshadow")
         process = f.start()
         targets = [dst, target.database(f"{dst.name}_shadow")]
 

@@ -256,7 +256,7 @@ static bool choose_roles(struct run *run, const char *role, struct fault *f)
 	}
 	if (!run->m->window_ms && role && strcmp(role, run_names[RUN_RECONCILE]) == 0)
 		return fault(f, FAULT_USAGE,
-			     "--role reconcile: this migration has no windows; next step: verify: {window: 5s} in %s",
+			     "--role reconcile: verify.window is off; next step: verify: {window: 5s} in %s",
 			     run->m->path);
 	run->runners[RUN_RECONCILE].is_wanted &= run->m->window_ms > 0;
 	run->runners[RUN_RECONCILE_PRIMARY].is_wanted = run->runners[RUN_RECONCILE].is_wanted;

@@ -514,9 +514,9 @@ static bool read_ms(const struct conf_value *v, int64_t least, int64_t most, int
 
 static bool set_window(void *out, const struct conf_value *v, struct fault *f)
 {
-	int64_t ms;
+	int64_t ms = 0;
 
-	if (!read_ms(v, 100, 600 * 1000, &ms, f))
+	if (strcmp(v->text, "off") != 0 && !read_ms(v, 100, 600 * 1000, &ms, f))
 		return false;
 	((struct migration *)out)->window_ms = (int)ms;
 	return true;
@@ -720,7 +720,7 @@ static const struct conf_key keys[] = {
 	{ "copy", "window", LATER, false, NULL, NULL, NULL, NULL },
 	{ "copy", "max_replica_lag", LATER, false, NULL, NULL, NULL, NULL },
 	{ "", "verify", CONF_MAP, false, A_MAP, NULL, NULL, NULL },
-	{ "verify", "window", CONF_TEXT, false, "a time from 100ms to 10min, as in 5s", NULL, NULL, set_window },
+	{ "verify", "window", CONF_TEXT, false, "off, or a time from 100ms to 10min, as in 5s", "5s", NULL, set_window },
 	{ "verify", "coverage", CONF_TEXT, false, "a share of the keys, from 0.1 to 1", "1.0", NULL, set_coverage },
 	{ "verify", "scrub", CONF_TEXT, false, "a time from 1s to 30d, as in 15m", "1h", NULL, set_scrub },
 	{ "verify", "source_load", CONF_TEXT, false, "a share of one core, from 0.001 to 1", "0.1", NULL, set_source_load },
@@ -761,14 +761,14 @@ static bool check_servers(const struct migration *m, struct fault *f)
 	return true;
 }
 
-/* Never ignored: without windows nothing is scrubbed by itself. */
+/* Never ignored: with `window: off` nothing is scrubbed by itself. */
 static bool check_verify(const struct migration *m, struct fault *f)
 {
 	return m->window_ms ||
 	       (m->scrub_s == SCRUB_DEFAULT_S && m->source_load == SOURCE_LOAD_DEFAULT && m->coverage == 1) ||
 	       fault(f, FAULT_USAGE,
-		     "%s: verify.coverage, verify.scrub and verify.source_load are of windows and the scrub between them, and there "
-		     "are none; next step: verify: {window: 5s}",
+		     "%s: verify.coverage, verify.scrub and verify.source_load are of windows and the scrub between them, which "
+		     "verify.window turns off; next step: verify: {window: 5s}",
 		     m->path);
 }
 

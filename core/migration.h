@@ -48,7 +48,7 @@ struct migration {
 	enum unique_mode unique;         /* default late */
 	enum migration_order order;
 	int copy_jobs;                   /* default 4 */
-	int window_ms;                   /* verify.window; 0: no windows, and the gate is open */
+	int window_ms;                   /* verify.window; default 5 s; 0 (off): no windows, and the gate is open */
 	int scrub_s;                     /* verify.scrub, in seconds: from one scrub to the next; default 1 h */
 	double coverage;                 /* verify.coverage: share of a late window's keys that are compared; default 1 */
 	double source_load;              /* verify.source_load: share of one core of the source; default 0.1 */

@@ -256,11 +256,12 @@ static void shadow_open_gate(struct shadow *s)
 {
 	struct lane_role *share = &s->lanes_share;
 
-	if (!role_traits(s->role)->waits_for_gate || !s->migration->window_ms)
+	if (!role_traits(s->role)->waits_for_gate || !s->migration->window_ms) {
 		gate_open(&share->gate);
-	else
-		gate_follow(&share->gate, share->control,
-			    metric_cell(s->options->metrics, METRIC_GATE, NULL, NULL, NULL));
+		return;
+	}
+	log_info("the primary waits for what the role reconcile finds right on the shadow (verify.window)");
+	gate_follow(&share->gate, share->control, metric_cell(s->options->metrics, METRIC_GATE, NULL, NULL, NULL));
 }
 
 static bool shadow_start(struct shadow *s, struct fault *f)

@@ -38,6 +38,8 @@ static void the_smallest_file_gets_all_defaults(void **state)
 	assert_string_equal(m.source.name, "source");
 	assert_int_equal(m.partition_count, 12);
 	assert_int_equal(m.copy_jobs, 4);
+	assert_int_equal(m.window_ms, 5000);
+	assert_true(m.coverage == 1);
 	assert_int_equal(m.lanes, 0);
 	assert_int_equal(m.schema, SCHEMA_CREATE);
 	assert_null(m.registry_url);
@@ -230,7 +232,7 @@ static const struct refusal {
 	{ BASE "schema_change: {table: apply}\n",
 	  { "schema_change.table", "not in this version", "stop" } },
 	{ BASE "copy: {rate: 50MB/s}\n", { "copy.rate", "not in this version" } },
-	{ BASE "verify: {window: 5}\n", { "verify.window", "a time from 100ms to 10min", "5" } },
+	{ BASE "verify: {window: 5}\n", { "verify.window", "off, or a time from 100ms to 10min", "5" } },
 	{ BASE "verify: {window: 99ms}\n", { "verify.window", "a time from" } },
 	{ BASE "verify: {window: 11min}\n", { "verify.window", "a time from" } },
 	{ BASE "verify: {window: -5s}\n", { "verify.window", "a time from" } },
@@ -239,10 +241,10 @@ static const struct refusal {
 	{ BASE "verify: {window: 5s, scrub: 31d}\n", { "verify.scrub", "a time from 1s to 30d" } },
 	{ BASE "verify: {window: 5s, source_load: 0}\n", { "verify.source_load", "a share of one core" } },
 	{ BASE "verify: {window: 5s, source_load: 10%}\n", { "verify.source_load", "a share of one core", "10%" } },
-	{ BASE "verify: {scrub: 15m}\n", { "verify.scrub", "there are none", "verify: {window: 5s}" } },
+	{ BASE "verify: {window: off, scrub: 15m}\n", { "verify.scrub", "verify.window turns off", "verify: {window: 5s}" } },
 	{ BASE "verify: {window: 5s, coverage: 0}\n", { "verify.coverage", "from 0.1 to 1" } },
-	{ BASE "verify: {coverage: 0.5}\n", { "verify.coverage", "there are none" } },
-	{ BASE "verify: {source_load: 0.5}\n", { "verify.source_load", "there are none" } },
+	{ BASE "verify: {window: off, coverage: 0.5}\n", { "verify.coverage", "verify.window turns off" } },
+	{ BASE "verify: {window: off, source_load: 0.5}\n", { "verify.source_load", "verify.window turns off" } },
 	{ BASE "limits: {memory: 256MB}\n", { "limits.memory", "not in this version" } },
 	/* where it is served */
 	{ BASE "http: \"0.0.0.0:8321\"\n",
