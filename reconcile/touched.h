@@ -23,7 +23,8 @@ struct touched_key {
 struct touched_table {
 	const struct relation *rel; /* of any of its leaves; borrowed */
 	bool is_whole;
-	size_t part_count; /* of each key */
+	int64_t rest_until_us; /* of who compares it as a whole: not again before; touched_* leave it alone */
+	size_t part_count;     /* of each key */
 	struct touched_key *keys;
 	size_t count, cap;
 	uint32_t *slots; /* 0: free, else 1 + index of a key */

@@ -219,20 +219,46 @@ static bool take_result(struct session *s, struct touched_table *t, enum compare
 	return touched_move(&s->comparer.differ, &s->due) || session_no_memory(s->f);
 }
 
-static bool compare_due(struct session *s, size_t *ret_wrong)
+static bool is_resting(const struct touched_table *t)
+{
+	return t->is_whole && clock_us() < t->rest_until_us;
+}
+
+/* A whole table is asked of the source, however little of it was touched: that keeps to the scrub's share. */
+static void rest(struct session *s, struct touched_table *t, int64_t source_us)
+{
+	int64_t rest_us = (int64_t)((double)source_us * (1 / s->m->source_load - 1));
+
+	if (!t->rest_until_us && rest_us > (int64_t)s->m->window_ms * 1000)
+		log_info("%.*s.%.*s has no key to ask for and takes %.1f s: while it is written, what is verified on the %s moves "
+			 "every %.0f s, as verify.source_load wants",
+			 SPAN_ARG(t->rel->root_schema), SPAN_ARG(t->rel->root_table), (double)source_us / 1e6, session_role(s),
+			 (double)(source_us + rest_us) / 1e6);
+	t->rest_until_us = clock_us() + rest_us;
+}
+
+/* *ret_wrong: tables that are not right; *ret_resting: that are for a later window. */
+static bool compare_due(struct session *s, size_t *ret_wrong, size_t *ret_resting)
 {
 	int64_t began_us = clock_us();
 
-	*ret_wrong = 0;
+	*ret_wrong = *ret_resting = 0;
 	for (size_t i = 0; i < s->due.count; i++) {
 		struct touched_table *t = s->due.tables[i];
+		int64_t source_us = s->comparer.source_us;
+		bool was_whole = t->is_whole, is_right = true;
 		enum compared compared;
-		bool is_right = true;
 
 		if (touched_is_empty(t))
 			continue;
+		if (is_resting(t)) {
+			++*ret_resting;
+			continue;
+		}
 		if (!compare_keys(&s->comparer, t, &compared, s->f) || !take_result(s, t, compared, &is_right))
 			return false;
+		if (was_whole)
+			rest(s, t, s->comparer.source_us - source_us);
 		*ret_wrong += !is_right;
 	}
 	s->compare_us = clock_us() - began_us;
@@ -304,11 +330,15 @@ static void say_window(const struct session *s, uint64_t lsn, size_t wrong, bool
 	standing_stands(s->options->standing, why);
 }
 
-static bool end_window(struct session *s, uint64_t lsn, int64_t marked_us, size_t wrong, bool is_balanced)
+static bool end_window(struct session *s, uint64_t lsn, int64_t marked_us, size_t wrong, size_t resting, bool is_balanced)
 {
 	say_window(s, lsn, wrong, is_balanced);
 	if (wrong || !is_balanced || !s->due.count)
 		return true;
+	if (resting) {
+		standing_moved(s->options->standing); /* it will */
+		return true;
+	}
 	if (s->comparer.told_count)
 		log_info("what differed on the %s is right now", session_role(s));
 	compare_forget(&s->comparer);
@@ -329,7 +359,7 @@ bool window_run(struct session *s)
 	int64_t copies_before, copies, marked_us;
 	struct ends_moment mark;
 	bool are_going_on, is_balanced;
-	size_t wrong;
+	size_t wrong, resting;
 
 	if (!ask_copies(s, &copies_before, &are_going_on))
 		return false;
@@ -341,8 +371,8 @@ bool window_run(struct session *s)
 	marked_us = clock_us();
 	failpoint("windows.marked");
 	compare_begin(&s->comparer);
-	if (!read_stream(s, mark.lsn) || !weigh_target(s, &is_balanced) || !compare_due(s, &wrong) ||
+	if (!read_stream(s, mark.lsn) || !weigh_target(s, &is_balanced) || !compare_due(s, &wrong, &resting) ||
 	    !ask_copies(s, &copies, &are_going_on))
 		return false;
-	return copies != copies_before || end_window(s, mark.lsn, marked_us, wrong, is_balanced);
+	return copies != copies_before || end_window(s, mark.lsn, marked_us, wrong, resting, is_balanced);
 }

@@ -199,6 +199,26 @@ def test_windows_that_fall_behind_leave_out_what_the_file_allows(migration):
     m.stop()
 
 
+def test_a_table_without_a_key_is_compared_as_often_as_the_load_allows(migration):
+    """It is read as a whole, however little of it has changed: not in each window then, and the gate waits for it."""
+    m = migration(verify={"window": "200ms", "source_load": 0.001})
+    m.source.execute(TABLES)
+    m.start(env=DEBUG)
+    wait_gate(m, 1)
+    scans = "select seq_scan from pg_stat_user_tables where relname = 'log'"
+    before, seen = m.source.value(scans), m.log().count("window to")
+    load = Load(m, lambda n: f"insert into log values ({n}, 'more')", 20)
+    try:
+        wait_until(lambda: m.log().count("window to") > seen + 25, 60, m.tail)
+    finally:
+        load.end()
+    assert 0 < m.source.value(scans) - before < m.log().count("window to") - seen
+    wait_gate(m, lsn(m.source.value("select pg_current_wal_insert_lsn()::text")), 60)
+    assert "public.log has no key to ask for and takes" in m.log()
+    assert_follows(m)
+    m.stop()
+
+
 def test_a_lost_change_stops_the_gate_in_front_of_it(migration):
     m = make(migration)
     roles = start_roles(m, *ROLES, env={"shadow": {"FORESHADOW_FAILPOINTS": "collect.lose=error@1"}})
