@@ -167,6 +167,7 @@ static bool compare_table(struct comparer *c, const struct touched_table *t, con
 		return false;
 	if (!is_by_key && !scrub_table(&scrub, f))
 		return false;
+	c->was_whole = !is_by_key;
 	c->key_count += t->count;
 	*ret = end(c, &scrub);
 	return true;
@@ -179,6 +180,7 @@ bool compare_keys(struct comparer *c, const struct touched_table *t, enum compar
 	struct arena a;
 
 	*ret = COMPARED_LATER;
+	c->was_whole = false;
 	arena_init(&a, TABLE_BYTES);
 	ok = prepare(c, t->rel, &a, &d, &is_live, f) && (!is_live || compare_table(c, t, &d, ret, f));
 	arena_release(&a);

@@ -28,6 +28,7 @@ struct comparer {
 	/* Added up since compare_begin(). */
 	size_t key_count, row_count, read_count, open_count;
 	int64_t source_us; /* scrub.h */
+	bool was_whole;       /* of compare_keys: no index has the keys, or they are not known */
 	struct stride stride; /* of compare_chunk: the next one's; rows 0: a new table */
 };
 

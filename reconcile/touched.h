@@ -23,7 +23,9 @@ struct touched_key {
 struct touched_table {
 	const struct relation *rel; /* of any of its leaves; borrowed */
 	bool is_whole;
-	int64_t rest_until_us; /* of who compares it as a whole: not again before; touched_* leave it alone */
+	/* Of who compares; touched_* leave them alone: its keys are of no use; as a whole not again before. */
+	bool is_never_by_key;
+	int64_t rest_until_us;
 	size_t part_count;     /* of each key */
 	struct touched_key *keys;
 	size_t count, cap;

@@ -221,7 +221,7 @@ static bool take_result(struct session *s, struct touched_table *t, enum compare
 
 static bool is_resting(const struct touched_table *t)
 {
-	return t->is_whole && clock_us() < t->rest_until_us;
+	return (t->is_whole || t->is_never_by_key) && clock_us() < t->rest_until_us;
 }
 
 /* A whole table is asked of the source, however little of it was touched: that keeps to the scrub's share. */
@@ -230,7 +230,7 @@ static void rest(struct session *s, struct touched_table *t, int64_t source_us)
 	int64_t rest_us = (int64_t)((double)source_us * (1 / s->m->source_load - 1));
 
 	if (!t->rest_until_us && rest_us > (int64_t)s->m->window_ms * 1000)
-		log_info("%.*s.%.*s has no key to ask for and takes %.1f s: while it is written, what is verified on the %s moves "
+		log_info("%.*s.%.*s is compared as a whole, which takes %.1f s: while it is written, what is verified on the %s moves "
 			 "every %.0f s, as verify.source_load wants",
 			 SPAN_ARG(t->rel->root_schema), SPAN_ARG(t->rel->root_table), (double)source_us / 1e6, session_role(s),
 			 (double)(source_us + rest_us) / 1e6);
@@ -257,8 +257,10 @@ static bool compare_due(struct session *s, size_t *ret_wrong, size_t *ret_restin
 		}
 		if (!compare_keys(&s->comparer, t, &compared, s->f) || !take_result(s, t, compared, &is_right))
 			return false;
-		if (was_whole)
+		if (s->comparer.was_whole) {
+			t->is_never_by_key |= !was_whole;
 			rest(s, t, s->comparer.source_us - source_us);
+		}
 		*ret_wrong += !is_right;
 	}
 	s->compare_us = clock_us() - began_us;
