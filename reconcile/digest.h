@@ -77,6 +77,8 @@ bool digest_make(const struct relation *rel, const struct side *source, const st
 /* Do both ask the source the same? */
 bool digest_same_source(const struct digest *a, const struct digest *b);
 
+/* ---- statements: digest_sql.c ---- */
+
 /* leaf, count, xor, sum (0 unless keyless), microseconds since the statement began; in no order */
 void digest_survey(const struct digest_plan *p, struct buf *out);
 /* key, digest, count: of these leaves */
@@ -98,6 +100,10 @@ void digest_step(const struct digest_plan *p, int64_t count, struct buf *out);
 /* One value: range.from, which must be there, and `reach`; none: that is behind the last row. Only if the range is_counted. */
 void digest_reach(const struct digest_plan *p, int64_t reach, struct buf *out);
 
+/* ---- values ---- */
+
+/* What the type's output function prints of a column or expression; NULL: NULL. */
+void digest_write_text(struct span value, struct buf *out);
 /* The texts in a key of digest_drill, absent for NULL; at most max. False: not such a text. */
 bool digest_key_parts(struct span key, struct arena *a, struct span *parts, size_t max,
 		      size_t *ret_count);
