@@ -19,15 +19,20 @@ static bool no_memory(struct fault *f)
 
 /* ---- differences ---- */
 
+static bool is_news(uint64_t *told, size_t *count, size_t max, uint64_t hash)
+{
+	for (size_t i = 0; i < *count; i++)
+		if (told[i] == hash)
+			return false;
+	if (*count == max)
+		return false;
+	told[(*count)++] = hash;
+	return true;
+}
+
 bool compare_is_news(struct comparer *c, uint64_t hash)
 {
-	for (size_t i = 0; i < c->told_count; i++)
-		if (c->told[i] == hash)
-			return false;
-	if (c->told_count == COMPARE_TOLD_MAX)
-		return false;
-	c->told[c->told_count++] = hash;
-	return true;
+	return is_news(c->told, &c->told_count, COMPARE_TOLD_MAX, hash);
 }
 
 /* Its key, to be compared again. */
@@ -100,15 +105,19 @@ static bool prepare(struct comparer *c, const struct relation *rel, struct arena
 		digest_make(rel, source, target, a, ret, f));
 }
 
-/* What cannot be asked about a table (a column is missing) is said, and others are compared. */
-static bool is_passing(const struct relation *rel, struct fault *f)
+/* What cannot be asked about a table (a column is missing) is said, once, and others are compared. */
+static bool is_passing(struct comparer *c, const struct relation *rel, struct fault *f)
 {
 	if (f->kind != FAULT_STOP) {
 		fault_in(f, "%.*s.%.*s", SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table));
 		return false;
 	}
-	log_error("%.*s.%.*s cannot be compared: %s", SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table),
-		  f->text);
+	if (is_news(c->unasked, &c->unasked_count, COMPARE_TOLD_MAX,
+		    span_hash(rel->target_schema) ^ span_hash(rel->target_table) * 3 ^ span_hash(span_str(f->text))))
+		log_error("%.*s.%.*s cannot be compared: %s%s", SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table), f->text,
+			  c->role == ROLE_SHADOW ? "; the gate stands as long as that is so; next step: exclude the table, or verify: "
+						   "{window: off}"
+						 : "");
 	fault_reset(f);
 	return true;
 }
@@ -184,7 +193,7 @@ bool compare_keys(struct comparer *c, const struct touched_table *t, enum compar
 	arena_init(&a, TABLE_BYTES);
 	ok = prepare(c, t->rel, &a, &d, &is_live, f) && (!is_live || compare_table(c, t, &d, ret, f));
 	arena_release(&a);
-	return ok || is_passing(t->rel, f);
+	return ok || is_passing(c, t->rel, f);
 }
 
 bool compare_chunk(struct comparer *c, const struct relation *rel, struct span *from, struct arena *a, bool *ret_is_end,
@@ -198,12 +207,12 @@ bool compare_chunk(struct comparer *c, const struct relation *rel, struct span *
 	*ret_is_end = false;
 	ok = prepare(c, rel, a, &d, &is_live, f);
 	if (!ok || !is_live)
-		return ok || is_passing(rel, f);
+		return ok || is_passing(c, rel, f);
 	begin(c, &scrub, &d);
 	if (c->stride.rows)
 		scrub.stride = c->stride;
 	if (!scrub_step(&scrub, from, a, ret_is_end, f))
-		return is_passing(rel, f);
+		return is_passing(c, rel, f);
 	c->stride = scrub.stride;
 	*ret = end(c, &scrub);
 	return true;
@@ -222,5 +231,5 @@ bool compare_canary(struct comparer *c, const struct relation *rel, bool may_be_
 	     (!is_live || (!may_be_large && !d.range_column[DIGEST_SOURCE].p) ||
 	      canary_run(c->ends, c->role, &d, c->seed, ret, f));
 	arena_release(&a);
-	return ok || is_passing(rel, f);
+	return ok || is_passing(c, rel, f);
 }

@@ -25,6 +25,8 @@ struct comparer {
 	struct touched differ; /* found by the last call; whole: more than can be said by key */
 	uint64_t told[COMPARE_TOLD_MAX]; /* hashes of table and key */
 	size_t told_count;
+	uint64_t unasked[COMPARE_TOLD_MAX]; /* likewise: tables that cannot be compared, and why; never forgotten */
+	size_t unasked_count;
 	/* Added up since compare_begin(). */
 	size_t key_count, row_count, read_count, open_count;
 	int64_t source_us; /* scrub.h */

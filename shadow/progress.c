@@ -91,11 +91,17 @@ static bool progress_ask_i64(PGconn *conn, const char *sql, int n, const char *c
 	return true;
 }
 
+/* Looked at without the lock first: a process that stopped while it had it would hold up all others. */
 bool progress_prepare(PGconn *conn, struct fault *f)
 {
 	int64_t is_done, has_repairs;
 	bool ok;
 
+	if (!progress_ask_i64(conn, ddl_is_done, 0, NULL, &is_done, f) ||
+	    !progress_ask_i64(conn, repairs_are_done, 0, NULL, &has_repairs, f))
+		return fault_in(f, "foreshadow's tables in the target");
+	if (is_done && has_repairs)
+		return true;
 	if (!pg_do(conn, f, "BEGIN"))
 		return false;
 	ok = pg_do(conn, f, "SET LOCAL client_min_messages = warning") &&

@@ -285,13 +285,16 @@ bool schema_prepare(const struct migration *m, enum role role, const struct sche
 	return ok;
 }
 
+/* The lock only if there is something to do: a process that stopped while it had it would hold up all that start. */
 bool schema_finish(const struct migration *m, enum role role, const struct schema_scope *scope, struct fault *f)
 {
 	char state[SCHEMA_STATE_BYTES];
 	bool is_replica = true;
 	PGconn *target = pg_connect(migration_target(m, role), PG_PLAIN, m->slot, f);
-	bool ok = target && schema_state_lock(target, f) && schema_state_read(target, m, state, f);
+	bool ok = target && schema_state_read(target, m, state, f);
 
+	if (ok && strcmp(state, "prepared") == 0)
+		ok = schema_state_lock(target, f) && schema_state_read(target, m, state, f);
 	if (ok && strcmp(state, "prepared") == 0)
 		ok = pg_may_be_replica(target, &is_replica, f) &&
 		     transfer(m, role, target, scope, TOC_LATE, !is_replica, f) &&
