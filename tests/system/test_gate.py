@@ -272,7 +272,7 @@ def test_one_lost_change_of_many(migration, is_long):
     finally:
         load.end()
     lost, = map(int, re.findall(r"public\.t key \{(\d+)\}: missing on the shadow", roles["reconcile"].log()))
-    assert lost >= 100000 + many - 1
+    assert lost >= 100000 + many // 2  # partitions are not collected in the order of the rows
     behind = lsn(str(m.source.value(f"select at from t where id = {lost + 1}")))
     assert 0 < gate(m) < behind
     assert m.target.value(f"select count(*) from t where id >= {lost}") == 0
