@@ -192,9 +192,9 @@ def test_windows_that_fall_behind_leave_out_what_the_file_allows(migration):
         wait_gate(m, lsn(m.source.value("select pg_current_wal_insert_lsn()::text")), 60)
     finally:
         load.end()
-    wait_until(lambda: coverage() == 1, 60, lambda: f"windows that are in time\n{m.tail()}")
-    log = m.log()
-    assert "of the next ones only 0.5 of the keys are compared" in log and "are compared with the shadow again" in log
+    wait_until(lambda: "are compared with the shadow again" in m.log(), 60, lambda: f"windows that are in time\n{m.tail()}")
+    wait_until(lambda: coverage() == 1, 60, lambda: f"a window that leaves nothing out\n{m.tail()}")
+    assert "of the next ones only 0.5 of the keys are compared" in m.log()
     assert_follows(m)
     m.stop()
 
