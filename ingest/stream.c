@@ -7,14 +7,15 @@
 #include "core/clock.h"
 #include "core/failpoint.h"
 #include "core/log.h"
-#include "ingest/cadence.h"
 #include "ingest/route.h"
+#include "ingest/source.h"
 
 enum {
 	REKEY_MAX_BYTES = 8 << 20,
 	REKEY_BUFFER_BYTES = 80 << 20,
 	MESSAGE_ARENA_BYTES = 1 << 30,
 	BARRIER_WAL_BYTES = 8 << 20,
+	BARRIER_ASKED_US = 10 * 1000,
 };
 
 /* A table as this session's relation messages introduced it. */
@@ -50,7 +51,8 @@ struct stream {
 	struct boundary boundary; /* newest known */
 
 	struct boundary barrier; /* newest of this life, or confirmed */
-	struct cadence barriers;
+	int64_t barrier_at_us;   /* when that was made; 0: it was not here */
+	uint64_t asked_lsn;      /* of the newest message that asks for one behind it */
 
 	struct table **tables; /* open addressing by oid; slot_count is a power of two */
 	size_t slot_count, table_count;
@@ -530,6 +532,8 @@ static bool take_message(struct stream *s, const struct pgoutput *m, struct faul
 	if (s->is_open || m->message.is_transactional || m->message.lsn <= s->boundary.v)
 		return true;
 	s->boundary = (struct boundary) { m->message.lsn };
+	if (span_eq(m->message.prefix, span_str(SOURCE_PREFIX)))
+		s->asked_lsn = m->message.lsn;
 	return place_copies(s, s->boundary.v, f);
 }
 
@@ -572,6 +576,14 @@ bool stream_keepalive(struct stream *s, uint64_t wal_end, struct fault *f)
 	return place_copies(s, wal_end, f);
 }
 
+/* A message's position is its beginning, and who wrote it waits for its end: the next boundary is behind that. */
+static int64_t barrier_due_us(const struct stream *s)
+{
+	bool is_asked = s->boundary.v > s->asked_lsn && s->barrier.v <= s->asked_lsn;
+
+	return s->barrier_at_us + (is_asked ? BARRIER_ASKED_US : s->conf.barrier_us);
+}
+
 bool stream_barrier(struct stream *s, int64_t now_us, bool is_forced, struct fault *f)
 {
 	const struct barrier counts = { s->counts, s->count_count };
@@ -584,7 +596,7 @@ bool stream_barrier(struct stream *s, int64_t now_us, bool is_forced, struct fau
 	 * without the copy's event. */
 	if (boundary_cmp(s->boundary, s->copied) <= 0)
 		return true;
-	if (!is_forced && now_us < s->barriers.due_us && bytes < BARRIER_WAL_BYTES)
+	if (!is_forced && now_us < barrier_due_us(s) && bytes < BARRIER_WAL_BYTES)
 		return true;
 	/* A begun copy that is not in every partition yet stands in front of this barrier. */
 	if (s->copies_placed < s->conf.copy_count &&
@@ -594,13 +606,13 @@ bool stream_barrier(struct stream *s, int64_t now_us, bool is_forced, struct fau
 	    !publish_is_within(s->conf.publish, s->boundary))
 		return true;
 	s->barrier = s->boundary;
-	cadence_done(&s->barriers, now_us);
+	s->barrier_at_us = now_us;
 	return publish_barrier(s->conf.publish, s->boundary, &counts, f);
 }
 
 int64_t stream_barrier_due_us(const struct stream *s)
 {
-	return s->is_open || boundary_cmp(s->boundary, s->barrier) <= 0 ? INT64_MAX : s->barriers.due_us;
+	return s->is_open || boundary_cmp(s->boundary, s->barrier) <= 0 ? INT64_MAX : barrier_due_us(s);
 }
 
 struct boundary stream_boundary(const struct stream *s)
@@ -641,7 +653,6 @@ struct stream *stream_new(const struct stream_conf *conf, struct fault *f)
 		return NULL;
 	}
 	s->conf = *conf;
-	s->barriers.interval_us = conf->barrier_us;
 	route_init(&s->route, conf->partition_count);
 	arena_init(&s->message, MESSAGE_ARENA_BYTES);
 	buf_init(&s->rekey.records, REKEY_BUFFER_BYTES);

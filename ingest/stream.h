@@ -49,7 +49,7 @@ struct stream_conf {
 	struct publish *publish;
 	struct history *history;
 	int partition_count;
-	int64_t barrier_us; /* from one barrier to the next, at least, but for a few behind a quiet while */
+	int64_t barrier_us; /* from one barrier to the next, at least; sooner behind a message of ours */
 	/* The version that starts with this message; previous is the one before it. Lives in a. */
 	bool (*relation)(void *arg, const struct pgoutput_relation *message,
 			 const struct relation *previous, struct position from, struct arena *a,
