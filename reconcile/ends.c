@@ -9,6 +9,7 @@
 
 enum {
 	PATIENCE_US = 60 * 1000 * 1000,
+	POLL_FIRST_MS = 2,
 	POLL_MS = 20,
 	LIST_BYTES = 16 << 20,
 };
@@ -18,6 +19,43 @@ const char *const ends_role_names[2] = { "shadow", "primary" };
 static bool must_stop(const struct ends *e, struct fault *f)
 {
 	return e->stop && atomic_load(e->stop) && !fault(f, FAULT_ENVIRONMENT, "told to stop");
+}
+
+/* One core of a server at most: source_load is a share of that, and nobody else's queries are slowed by workers. What a
+ * chunk computes is too little per row for JIT to earn what compiling costs. */
+static const char settings_sql[] = "SET max_parallel_workers_per_gather = 0; SET jit = off";
+
+static PGconn *connect_to(const struct migration *m, const struct pg_server *server, struct fault *f)
+{
+	PGconn *conn = pg_connect(server, PG_PLAIN, m->slot, f);
+	PGresult *r = conn ? pg_query(conn, f, settings_sql) : NULL;
+
+	if (conn && !r) {
+		fault_in(f, "%s", server->name);
+		pg_close(&conn);
+	}
+	PQclear(r);
+	return conn;
+}
+
+bool ends_connect(struct ends *e, const bool roles[2], struct fault *f)
+{
+	e->source = connect_to(e->m, &e->m->source, f);
+	for (int role = 0; e->source && role < 2; role++) {
+		if (!roles[role])
+			continue;
+		e->targets[role] = connect_to(e->m, migration_target(e->m, (enum role)role), f);
+		if (!e->targets[role])
+			return false;
+	}
+	return e->source != NULL;
+}
+
+void ends_close(struct ends *e)
+{
+	pg_close(&e->source);
+	for (int role = 0; role < 2; role++)
+		pg_close(&e->targets[role]);
 }
 
 /* Before version 17 a message alone is not flushed: the transaction's commit record is. */
@@ -74,7 +112,7 @@ bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f)
 
 	if (e->are_still)
 		return true;
-	for (;;) {
+	for (int poll_ms = POLL_FIRST_MS;; poll_ms = 2 * poll_ms < POLL_MS ? 2 * poll_ms : POLL_MS) {
 		if (!ends_barrier(e, role, &barrier, f))
 			return false;
 		if (barrier >= lsn)
@@ -89,7 +127,7 @@ bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f)
 				     "status)",
 				     ends_role_names[role], lsn_format(barrier, stands),
 				     lsn_format(lsn, wanted));
-		if (must_stop(e, f) || !tail_poll(e->tail, POLL_MS, f))
+		if (must_stop(e, f) || !tail_poll(e->tail, poll_ms, f))
 			return false;
 	}
 }

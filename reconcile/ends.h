@@ -34,6 +34,9 @@ struct ends_moment {
 	char at[64];
 };
 
+/* Connects to the source and to the targets of these roles, in sessions that take one core at most. */
+bool ends_connect(struct ends *e, const bool roles[2], struct fault *f);
+void ends_close(struct ends *e);
 /* Emits a small logical message. */
 bool ends_mark(struct ends *e, struct ends_moment *ret, struct fault *f);
 /* The statement that does, for who sends it to the source together with others, and what is in its row. */

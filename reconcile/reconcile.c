@@ -452,27 +452,11 @@ static void sum_final(struct reconcile_summary *s)
 
 /* ---- a run ---- */
 
-static bool connect_all(struct run *run)
-{
-	run->ends.source = pg_connect(&run->m->source, PG_PLAIN, run->m->slot, run->f);
-	if (!run->ends.source)
-		return false;
-	for (int role = 0; role < 2; role++) {
-		if (!run->options->roles[role])
-			continue;
-		run->ends.targets[role] = pg_connect(migration_target(run->m, (enum role)role),
-						     PG_PLAIN, run->m->slot, run->f);
-		if (!run->ends.targets[role])
-			return false;
-	}
-	return true;
-}
-
 static bool run_all(struct run *run)
 {
 	if (getrandom(&run->seed, sizeof(run->seed), 0) != sizeof(run->seed))
 		return fault(run->f, FAULT_INTERNAL, "no random number from the system");
-	if (!connect_all(run) || !tail_start(&run->tail, run->ends.targets, 2, run->f) ||
+	if (!ends_connect(&run->ends, run->options->roles, run->f) || !tail_start(&run->tail, run->ends.targets, 2, run->f) ||
 	    !weigh_open(&run->weigh, &run->ends, run->f) ||
 	    (run->options->is_final && !quiet_begin(&run->quiet, &run->ends, run->f)) || !weigh_first(run))
 		return false;
@@ -514,9 +498,7 @@ bool reconcile_verify(const struct migration *m, struct control *control, struct
 			say(&run, &run.tables[i], nothing);
 	}
 	sum_final(ret);
-	pg_close(&run.ends.source);
-	pg_close(&run.ends.targets[0]);
-	pg_close(&run.ends.targets[1]);
+	ends_close(&run.ends);
 	weigh_close(&run.weigh);
 	tail_close(&run.tail);
 	known_free(run.known);

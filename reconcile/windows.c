@@ -100,16 +100,14 @@ static bool start_tail(struct session *s)
 static bool open_session(struct session *s, struct framing *framing)
 {
 	enum role role = s->options->role;
+	const bool roles[] = { role == ROLE_SHADOW, role == ROLE_PRIMARY };
 
 	s->comparer = (struct comparer) { .ends = &s->ends, .role = role, .found = window_found, .arg = s };
 	if (getrandom(&s->comparer.seed, sizeof(s->comparer.seed), 0) != sizeof(s->comparer.seed))
 		return fault(s->f, FAULT_INTERNAL, "no random number from the system");
 	s->ends = (struct ends) { .m = s->m, .tail = &s->tail, .stop = s->options->stop, .is_patient = true,
 				  .answered = answered, .arg = s };
-	s->ends.source = pg_connect(&s->m->source, PG_PLAIN, s->m->slot, s->f);
-	if (s->ends.source)
-		s->ends.targets[role] = pg_connect(migration_target(s->m, role), PG_PLAIN, s->m->slot, s->f);
-	if (!session_target(s) || !be_the_one(s))
+	if (!ends_connect(&s->ends, roles, s->f) || !be_the_one(s))
 		return false;
 	s->known = known_new(s->control, s->f);
 	if (!s->known || !tail_open(&s->tail, s->m, s->known, framing, s->f))
@@ -132,8 +130,7 @@ static void close_session(struct session *s)
 	walk_init(&s->walk);
 	known_free(s->known);
 	s->known = NULL;
-	pg_close(&s->ends.source);
-	pg_close(&s->ends.targets[s->options->role]);
+	ends_close(&s->ends);
 	s->clean_us = s->bookmark_us = s->compare_us = 0;
 	s->is_thin = s->has_tables = s->was_left = s->has_found = s->has_proof = s->is_said = false;
 	s->open_tries = 0;
