@@ -486,7 +486,7 @@ bool scrub_table(struct scrub *s, struct fault *f)
 
 		ok = (is_open || chunk_open(c, s, NULL, from, &a, f)) && chunk_read(c);
 		steer(s, c);
-		ok = ok && chunk_ask_targets(c) && look_ahead(c, next, &a) && chunk_compare(c);
+		ok = ok && look_ahead(c, next, &a) && chunk_ask_targets(c) && chunk_compare(c);
 		is_over = ok && is_too_large(c, before);
 		if (is_over) {
 			memcpy(s->results, before, sizeof(before));

@@ -7,7 +7,7 @@
 enum {
 	ROWS_FIRST = 20 * 1000,
 	ROWS_MOST = 4 * 1000 * 1000,
-	GOAL_US = 375 * 1000, /* between 0.25 and 0.5 s */
+	GOAL_US = 300 * 1000, /* between 0.25 and 0.5 s */
 	LEAST_US = 1000,
 	GROWTH = 4,
 	INTEGER_TEXT = 24,
