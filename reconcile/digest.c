@@ -22,25 +22,23 @@ enum {
 };
 
 /* Equality is identity, the hash is of the value, and it is the same in all versions we talk to.
- * has_order: the order is the same everywhere, too. hash: its function has this name in all of them.
- * send: that is true of what this function makes of a value (1.0 is not 1.00), and it is cheaper than text. */
+ * has_order: the order is the same everywhere, too. hash, is_seed: see digest.h. */
 static const struct exact_type {
 	uint32_t oid;
-	bool has_order;
-	const char *hash, *send;
+	bool has_order, is_seed;
+	const char *hash;
 } exact_types[] = {
-	{ OID_BOOL, false, NULL, NULL },
-	{ OID_BYTEA, true, NULL, NULL },
-	{ OID_INT8, true, "hashint8extended", NULL },
-	{ OID_INT2, true, "hashint2extended", NULL },
-	{ OID_INT4, true, "hashint4extended", NULL },
-	{ OID_OID, true, "hashoidextended", NULL },
-	{ OID_DATE, true, NULL, NULL },
-	{ OID_TIME, false, NULL, NULL },
-	{ OID_TIMESTAMP, true, NULL, NULL },
-	{ OID_TIMESTAMPTZ, true, NULL, NULL },
-	{ OID_NUMERIC, false, NULL, "numeric_send" },
-	{ OID_UUID, true, "uuid_hash_extended", NULL },
+	{ OID_BOOL, false, false, NULL },
+	{ OID_BYTEA, true, false, NULL },
+	{ OID_INT8, true, true, "hashint8extended" },
+	{ OID_INT2, true, true, "hashint8extended" },
+	{ OID_INT4, true, true, "hashint8extended" },
+	{ OID_OID, true, false, "hashoidextended" },
+	{ OID_DATE, true, false, NULL },
+	{ OID_TIME, false, false, NULL },
+	{ OID_TIMESTAMP, true, false, NULL },
+	{ OID_TIMESTAMPTZ, true, false, NULL },
+	{ OID_UUID, true, false, "uuid_hash_extended" },
 };
 
 static const struct exact_type *exact_type(uint32_t oid)
@@ -81,10 +79,8 @@ static void write_form(struct span value, const struct side_column *type, bool a
 {
 	const struct exact_type *exact = as_text ? NULL : exact_type(type->base_oid);
 
-	if (is_text(type->base_oid)) {
+	if (is_text(type->base_oid) || type->base_oid == OID_NUMERIC) {
 		buf_printf(out, "(%.*s)::pg_catalog.text COLLATE pg_catalog.\"C\"", SPAN_ARG(value));
-	} else if (exact && exact->send) {
-		buf_printf(out, "pg_catalog.%s(%.*s)", exact->send, SPAN_ARG(value));
 	} else if (exact) {
 		buf_printf(out, "(%.*s)::%.*s", SPAN_ARG(value), SPAN_ARG(type->exact));
 	} else {
@@ -159,14 +155,6 @@ static struct span keep(struct maker *k, const struct buf *b)
 	return arena_dup(k->a, buf_span(b));
 }
 
-/* Of the form: the type's own, or the one of text. */
-static const char *hash_function(const struct side_column *type)
-{
-	const struct exact_type *exact = exact_type(type->base_oid);
-
-	return exact ? exact->hash : "hashtextextended";
-}
-
 static void add_forms(struct maker *k, enum digest_server server, struct span value,
 		      const struct side_column *type, struct digest_column *c)
 {
@@ -191,6 +179,7 @@ static bool add_column(struct maker *k, struct span name, const struct side_colu
 {
 	const struct side_column *t = side_column(k->target, name);
 	struct digest_column *c = &k->d->columns[k->d->column_count];
+	const struct exact_type *exact;
 
 	if (!t)
 		return missing(k, "target", k->rel->target_schema, k->rel->target_table, name);
@@ -205,7 +194,9 @@ static bool add_column(struct maker *k, struct span name, const struct side_colu
 		k->d->skipped[k->d->skipped_count++] = name;
 		return true;
 	}
-	*c = (struct digest_column) { .name = name, .is_key = is_key, .hash = hash_function(t) };
+	exact = exact_type(t->base_oid);
+	*c = (struct digest_column) { .name = name, .is_key = is_key, .hash = exact ? exact->hash : "hashtextextended",
+				      .is_seed = exact && exact->is_seed };
 	add_forms(k, DIGEST_SOURCE, keep(k, &k->value), t, c);
 	buf_reset(&k->value);
 	pg_quote_ident(&k->value, name);

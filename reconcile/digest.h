@@ -8,13 +8,16 @@
  *
  * 1. A column is hashed by its own type only where equality is identity and the hash is of the value:
  *    booleans, integers, oid, uuid, bytea, dates, times, timestamps, and text (as COLLATE "C").
- *    Of numeric it is the binary form, in which 1.0 is not 1.00.
  * 2. Every other column is hashed as what its type's output function prints, under the settings that every
  *    connection pins. The output function, not a cast: a cast of bpchar to text drops the padding.
  * 3. NULL stays NULL; it is told from any value, also in the report.
  *
- * A row's digest is hash_record_extended over all columns, with the run's seed. Rows are grouped in
- * *leaves*, by the hash of their key (keyless: of the row). survey: per leaf, count, xor and (keyless) sum.
+ * A row's digest is the xor of its columns' hashes, each with a seed of its own, hashed again with the run's: else columns that
+ * change rows would cancel in the xor of the rows. It takes a sixth less time than hash_record_extended, which
+ * makes a row first, and it tells all bigint apart: their own hash folds 64 bits to 32 before the seed comes in. (That
+ * of times and timestamps does, too; two that are wrong for each other by chance are missed once in 2^32.)
+ *
+ * Rows are grouped in *leaves*, by the hash of their key (keyless: of the row). survey: per leaf, count, xor and (keyless) sum.
  * drill: the rows of leaves, key and digest. rows: the rows of keys, every column as text.
  * A key, as text, is an array of the texts of the key's columns; of a keyless row, its digest.
  *
@@ -33,6 +36,7 @@ struct digest_column {
 	struct span form[2]; /* what is hashed, by server */
 	struct span text[2]; /* as text */
 	const char *hash;    /* a function of pg_catalog that hashes the form with a seed; NULL: none in all versions */
+	bool is_seed;        /* the form is the function's seed instead, of which no bit is lost */
 	bool is_key;
 };
 

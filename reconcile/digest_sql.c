@@ -4,50 +4,56 @@
 
 #include "reconcile/digest.h"
 
-static void write_list(const struct digest_plan *p, bool keys_only, bool as_text, struct buf *out)
+/* The texts of the key's columns. */
+static void write_key_texts(const struct digest_plan *p, struct buf *out)
 {
 	bool is_first = true;
 
 	for (size_t i = 0; i < p->digest->column_count; i++) {
 		const struct digest_column *c = &p->digest->columns[i];
 
-		if (keys_only && !c->is_key)
+		if (!c->is_key)
 			continue;
-		if (!is_first)
-			buf_str(out, ", ");
+		buf_str(out, is_first ? "" : ", ");
 		is_first = false;
-		buf_add_span(out, as_text ? c->text[p->server] : c->form[p->server]);
+		buf_add_span(out, c->text[p->server]);
 	}
+}
+
+/* Seeds that are far from each other: by the golden ratio of 2^64. */
+static int64_t column_seed(const struct digest_plan *p, size_t column)
+{
+	return (int64_t)((uint64_t)p->seed + (column + 1) * UINT64_C(0x9e3779b97f4a7c15));
+}
+
+/* Has a value for NULL, too. */
+static void write_column_hash(const struct digest_plan *p, size_t column, struct buf *out)
+{
+	const struct digest_column *c = &p->digest->columns[column];
+	struct span form = c->form[p->server];
+	int64_t seed = column_seed(p, column);
+
+	if (!c->hash)
+		buf_printf(out, "pg_catalog.hash_array_extended(ARRAY[%.*s], %" PRId64 ")", SPAN_ARG(form), seed);
+	else if (c->is_seed)
+		buf_printf(out, "COALESCE(pg_catalog.%s(%" PRId64 ", %.*s), %" PRId64 ")", c->hash, seed, SPAN_ARG(form), seed);
+	else
+		buf_printf(out, "COALESCE(pg_catalog.%s(%.*s, %" PRId64 "), %" PRId64 ")", c->hash, SPAN_ARG(form), seed, seed);
 }
 
 static void write_hash(const struct digest_plan *p, bool keys_only, struct buf *out)
 {
-	buf_str(out, "pg_catalog.hash_record_extended(ROW(");
-	write_list(p, keys_only, false, out);
-	buf_printf(out, "), %" PRId64 ")", p->seed);
-}
+	bool is_first = true;
 
-static const struct digest_column *only_key(const struct digest *d)
-{
-	const struct digest_column *key = NULL;
-
-	for (size_t i = 0; i < d->column_count && d->key_count == 1; i++)
-		if (d->columns[i].is_key)
-			key = &d->columns[i];
-	return key;
-}
-
-/* It only spreads the rows over leaves. One column's own hash costs half of a record's, but has no value for NULL. */
-static void write_key_hash(const struct digest_plan *p, struct buf *out)
-{
-	const struct digest_column *key = only_key(p->digest);
-
-	if (!key || !key->hash) {
-		write_hash(p, true, out);
-		return;
+	buf_printf(out, "pg_catalog.hashint8extended(%" PRId64 ", ", p->seed);
+	for (size_t i = 0; i < p->digest->column_count; i++) {
+		if (keys_only && !p->digest->columns[i].is_key)
+			continue;
+		buf_str(out, is_first ? "" : " # ");
+		is_first = false;
+		write_column_hash(p, i, out);
 	}
-	buf_printf(out, "COALESCE(pg_catalog.%s(%.*s, %" PRId64 "), 0)", key->hash,
-		   SPAN_ARG(key->form[p->server]), p->seed);
+	buf_str(out, is_first ? "0)" : ")");
 }
 
 /* The leaf, of a row whose digest is h, its key's k. */
@@ -69,7 +75,7 @@ static void write_key(const struct digest_plan *p, struct buf *out)
 		return;
 	}
 	buf_str(out, "(ARRAY[");
-	write_list(p, true, true, out);
+	write_key_texts(p, out);
 	buf_str(out, "])::pg_catalog.text");
 }
 
@@ -148,7 +154,7 @@ void digest_survey(const struct digest_plan *p, struct buf *out)
 	buf_str(out, " AS h");
 	if (!is_keyless) {
 		buf_str(out, ", ");
-		write_key_hash(p, out);
+		write_hash(p, true, out);
 		buf_str(out, " AS k");
 	}
 	write_from(p, out);
@@ -165,7 +171,7 @@ void digest_drill(const struct digest_plan *p, const int64_t *leaves, size_t n, 
 	buf_str(out, " AS t");
 	if (!p->digest->is_keyless) {
 		buf_str(out, ", ");
-		write_key_hash(p, out);
+		write_hash(p, true, out);
 		buf_str(out, " AS k");
 	}
 	write_from(p, out);

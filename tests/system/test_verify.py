@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from following import wait_caught_up, wait_live
+from following import contains, wait_caught_up, wait_live, where
+from rig import wait_until
 from test_mapping import make as make_mapped, write_load as write_mapped_load
 from test_types import USER_TYPES, all_tables
 
@@ -212,6 +213,41 @@ def test_without_judgement_there_would_be_alarms(migration, rng):
             break
     writers.stop()
     assert found
+    m.stop()
+
+
+def test_who_marks_gets_a_barrier_at_once(migration):
+    """Else each mark waits for up to 200 ms. Asserted is what says so: the moments at which barriers were made."""
+    m = migration()
+    m.source.execute("create table b (id int primary key)")
+    m.start()
+    wait_live(m)
+
+    def mark():
+        lsn = m.source.value("select pg_logical_emit_message(false, 'foreshadow', 'verify')::text from pg_current_xact_id()")
+        wait_until(lambda: contains(m.shadow, m.name, lsn), 30, lambda: f"the mark on the shadow\n{where(m)}")
+        return m.shadow.value("select max(barrier_at) from foreshadow.progress")
+
+    made = [mark() for _ in range(8)]
+    gaps = [(b - a).total_seconds() for a, b in zip(made, made[1:])]
+    assert 0 < min(gaps) < 0.15, gaps
+    m.stop()
+
+
+def test_all_bits_of_a_bigint_count(migration):
+    """PostgreSQL's hash of it is of 32 bits, the upper half in the lower: equal where both have changed alike."""
+    m = migration()
+    m.source.execute("create table b (id bigint primary key, v bigint); insert into b select i, 0 from generate_series(1, 1000) i;"
+                     "create table k (v bigint); alter table k replica identity full; insert into k values (0), (1)")
+    m.start()
+    wait_live(m)
+    assert m.source.value("select hashint8extended(0, 1) = hashint8extended(4294967297, 1)")
+    m.shadow.execute("update b set v = 4294967297 where id = 500")
+    m.target.execute("update k set v = 4294967297 where v = 0")
+    assert verify(m, "--role", "shadow")[1] and verify(m, "--role", "primary")[1]
+    _, differences, _, _ = verify(m)
+    assert one("public.b", "mismatch", {"id": "500"}, "v") <= named(differences), differences
+    assert {d["kind"] for d in differences if d["table"] == "public.k"} == {"missing", "extraneous"}
     m.stop()
 
 
