@@ -195,7 +195,7 @@ static bool read_metadata(const struct migration *m, char *text, size_t n, struc
 	if (!client)
 		return false;
 	rd_kafka_resp_err_t err = rd_kafka_metadata(client, 0, NULL, &metadata, 10000);
-	bool ok = !err || kafka_fault(err, "Kafka does not answer; look at bootstrap.servers", f);
+	bool ok = !err || kafka_fault(err, "the brokers", f);
 	if (ok) {
 		snprintf(text, n, "%d broker%s answer%s, %d partitions a topic", metadata->broker_cnt,
 			 metadata->broker_cnt == 1 ? "" : "s", metadata->broker_cnt == 1 ? "s" : "",

@@ -224,47 +224,56 @@ rd_kafka_t *kafka_member(const struct kafka_conf *user, const char *group, const
 	return client;
 }
 
-/* Errors that trying again does not help, or that mean more than that. Others: environment. */
+#define REACH "see that the brokers of kafka: bootstrap.servers run and can be reached from here"
+#define LOG_IN "correct kafka: security.protocol, sasl.mechanism, sasl.username or sasl.password"
+#define GRANT "give this user of Kafka the right (ACL) that it lacks there"
+
+/* Errors that trying again does not help, or that mean more than that, or of which is known what to do. Others: environment. */
 static const struct kafka_error_row {
 	rd_kafka_resp_err_t err;
 	enum fault_kind kind;
+	const char *next; /* step; NULL: none is known */
 } error_rows[] = {
-	{ RD_KAFKA_RESP_ERR__AUTHENTICATION, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR__SSL, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR_INVALID_PARTITIONS, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR_INVALID_REPLICATION_FACTOR, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR_INVALID_CONFIG, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR_POLICY_VIOLATION, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR_NON_EMPTY_GROUP, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, FAULT_STOP },
-	{ RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE, FAULT_LOST },
-	{ RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET, FAULT_LOST },
-	{ RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID, FAULT_FENCED },
-	{ RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID, FAULT_FENCED },
-	{ RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION, FAULT_FENCED },
-	{ RD_KAFKA_RESP_ERR__FENCED, FAULT_FENCED },
-	{ RD_KAFKA_RESP_ERR__INVALID_ARG, FAULT_INTERNAL },
-	{ RD_KAFKA_RESP_ERR__STATE, FAULT_INTERNAL },
+	{ RD_KAFKA_RESP_ERR__TRANSPORT, FAULT_ENVIRONMENT, REACH },
+	{ RD_KAFKA_RESP_ERR__TIMED_OUT, FAULT_ENVIRONMENT, REACH },
+	{ RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, FAULT_ENVIRONMENT, REACH },
+	{ RD_KAFKA_RESP_ERR__RESOLVE, FAULT_ENVIRONMENT, REACH },
+	{ RD_KAFKA_RESP_ERR__AUTHENTICATION, FAULT_STOP, LOG_IN },
+	{ RD_KAFKA_RESP_ERR__SSL, FAULT_STOP, "correct kafka: security.protocol or the ssl. keys" },
+	{ RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED, FAULT_STOP, LOG_IN },
+	{ RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM, FAULT_STOP, LOG_IN },
+	{ RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, FAULT_STOP, GRANT },
+	{ RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED, FAULT_STOP, GRANT },
+	{ RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, FAULT_STOP, GRANT },
+	{ RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, FAULT_STOP, NULL },
+	{ RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC, FAULT_STOP, NULL },
+	{ RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION, FAULT_STOP, NULL },
+	{ RD_KAFKA_RESP_ERR_INVALID_PARTITIONS, FAULT_STOP, NULL },
+	{ RD_KAFKA_RESP_ERR_INVALID_REPLICATION_FACTOR, FAULT_STOP, NULL },
+	{ RD_KAFKA_RESP_ERR_INVALID_CONFIG, FAULT_STOP, NULL },
+	{ RD_KAFKA_RESP_ERR_POLICY_VIOLATION, FAULT_STOP, NULL },
+	{ RD_KAFKA_RESP_ERR_NON_EMPTY_GROUP, FAULT_STOP, NULL },
+	{ RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, FAULT_STOP, NULL },
+	{ RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE, FAULT_LOST, NULL },
+	{ RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET, FAULT_LOST, NULL },
+	{ RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID, FAULT_FENCED, NULL },
+	{ RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID, FAULT_FENCED, NULL },
+	{ RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION, FAULT_FENCED, NULL },
+	{ RD_KAFKA_RESP_ERR__FENCED, FAULT_FENCED, NULL },
+	{ RD_KAFKA_RESP_ERR__INVALID_ARG, FAULT_INTERNAL, NULL },
+	{ RD_KAFKA_RESP_ERR__STATE, FAULT_INTERNAL, NULL },
 };
 
 static bool kafka_fault_text(rd_kafka_resp_err_t err, const char *what, const char *text,
 			     struct fault *f)
 {
-	enum fault_kind kind = FAULT_ENVIRONMENT;
+	struct kafka_error_row row = { err, FAULT_ENVIRONMENT, NULL };
 
 	for (size_t i = 0; i < sizeof(error_rows) / sizeof(*error_rows); i++)
 		if (error_rows[i].err == err)
-			kind = error_rows[i].kind;
-	return fault(f, kind, "kafka: %s: %s (%s)", what, text ? text : rd_kafka_err2str(err),
-		     rd_kafka_err2name(err));
+			row = error_rows[i];
+	return fault(f, row.kind, "kafka: %s: %s (%s)%s%s", what, text ? text : rd_kafka_err2str(err), rd_kafka_err2name(err),
+		     row.next ? "; next step: " : "", row.next ? row.next : "");
 }
 
 bool kafka_fault(rd_kafka_resp_err_t err, const char *what, struct fault *f)
@@ -413,10 +422,7 @@ static const struct rd_kafka_metadata *kafka_metadata(rd_kafka_t *client, struct
 
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
 		return all;
-	kafka_fault(err,
-		    "asking the brokers for their topics (are bootstrap.servers right and "
-		    "running?)",
-		    f);
+	kafka_fault(err, "asking the brokers for their topics", f);
 	return NULL;
 }
 

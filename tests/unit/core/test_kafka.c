@@ -229,6 +229,7 @@ static void an_error_says_what_may_be_done(void **state)
 	(void)state;
 	assert_false(kafka_fault(RD_KAFKA_RESP_ERR__TRANSPORT, "x", &f));
 	assert_int_equal(f.kind, FAULT_ENVIRONMENT);
+	assert_non_null(strstr(f.text, "; next step: see that the brokers of kafka: bootstrap.servers run"));
 	assert_false(kafka_fault(RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, "topic t", &f));
 	assert_int_equal(f.kind, FAULT_STOP);
 	assert_non_null(strstr(f.text, "topic t"));
