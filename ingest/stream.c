@@ -52,7 +52,7 @@ struct stream {
 
 	struct boundary barrier; /* newest of this life, or confirmed */
 	int64_t barrier_at_us;   /* when that was made; 0: it was not here */
-	uint64_t asked_lsn;      /* of the newest message that asks for one behind it */
+	uint64_t asked_lsn;      /* of the newest message that asks for one */
 
 	struct table **tables; /* open addressing by oid; slot_count is a power of two */
 	size_t slot_count, table_count;
@@ -576,10 +576,10 @@ bool stream_keepalive(struct stream *s, uint64_t wal_end, struct fault *f)
 	return place_copies(s, wal_end, f);
 }
 
-/* A message's position is its beginning, and who wrote it waits for its end: the next boundary is behind that. */
+/* A message's position is its end (decode.c), which who wrote it waits for. */
 static int64_t barrier_due_us(const struct stream *s)
 {
-	bool is_asked = s->boundary.v > s->asked_lsn && s->barrier.v <= s->asked_lsn;
+	bool is_asked = s->boundary.v >= s->asked_lsn && s->barrier.v < s->asked_lsn;
 
 	return s->barrier_at_us + (is_asked ? BARRIER_ASKED_US : s->conf.barrier_us);
 }
