@@ -5,6 +5,7 @@
 
 #include "core/failpoint.h"
 #include "core/log.h"
+#include "reconcile/events.h"
 #include "reconcile/image.h"
 
 enum {
@@ -14,11 +15,17 @@ enum {
 	BETWEEN_MAX = 5000, /* events of a keyless table whose rows are asked for one by one */
 };
 
+/* Of a key as the stream has it. */
+struct stream_hash {
+	uint64_t hash;
+	bool is_known; /* no: no row of the source can have the key, and no event is about it, but for a TRUNCATE */
+};
+
 /* One round. Everything lives in its arena. */
 struct round {
 	struct judge *j;
 	struct arena arena;
-	const struct span *keys;
+	const struct span *keys, **sorted;
 	size_t key_count;
 	struct verdict_row *rows[2]; /* by server, per key */
 	struct span (*writers)[2];   /* of the target's rows, per key: who, when; NULL: nobody knows */
@@ -26,13 +33,9 @@ struct round {
 	bool is_settled;
 	struct position *places;
 	struct image_maker images;
+	struct stream_hash *hashes; /* per key; NULL: the stream's keys cannot be told, any event of the table may be a row's */
+	struct events events;
 	struct fault *f;
-};
-
-/* An event of the key, or of the whole table. */
-struct known_event {
-	const struct tail_event *e;
-	bool is_seen, is_applied;
 };
 
 const char *difference_kind(const struct difference *d)
@@ -65,12 +68,29 @@ static PGconn *server_conn(const struct round *r, enum digest_server server)
 
 /* ---- rows ---- */
 
-static int find_key(const struct round *r, struct span key)
+static int compare_keys(const void *a, const void *b)
 {
+	return span_cmp(**(const struct span *const *)a, **(const struct span *const *)b);
+}
+
+static bool sort_keys(struct round *r)
+{
+	r->sorted = arena_alloc(&r->arena, r->key_count * sizeof(*r->sorted) + 1);
+	if (!r->sorted)
+		return no_memory(r->f);
 	for (size_t i = 0; i < r->key_count; i++)
-		if (span_eq(r->keys[i], key))
-			return (int)i;
-	return -1;
+		r->sorted[i] = &r->keys[i];
+	qsort(r->sorted, r->key_count, sizeof(*r->sorted), compare_keys);
+	return true;
+}
+
+/* Its place among the keys, or -1. */
+static ptrdiff_t find_key(const struct round *r, struct span key)
+{
+	const struct span *wanted = &key, *const *found;
+
+	found = bsearch(&wanted, r->sorted, r->key_count, sizeof(*r->sorted), compare_keys);
+	return found ? *found - r->keys : -1;
 }
 
 static bool take_rows(struct round *r, enum digest_server server, const PGresult *result)
@@ -82,7 +102,7 @@ static bool take_rows(struct round *r, enum digest_server server, const PGresult
 		r->writers = arena_alloc(&r->arena, r->key_count * sizeof(*r->writers) + 1);
 	r->rows[server] = arena_alloc(&r->arena, r->key_count * sizeof(**r->rows) + 1);
 	for (int row = 0; r->rows[server] && row < PQntuples(result); row++) {
-		int i = find_key(r, pg_value(result, row, 0));
+		ptrdiff_t i = find_key(r, pg_value(result, row, 0));
 		struct span *texts;
 
 		if (i < 0)
@@ -186,70 +206,7 @@ static bool read_target(struct round *r)
 	       ends_read_to(e, r->places, r->f);
 }
 
-/* ---- events ---- */
-
-static struct known_event know(const struct round *r, const struct tail_event *e)
-{
-	return (struct known_event) {
-		.e = e,
-		.is_seen = snapshot_sees(&r->snapshot, snapshot_widen(&r->snapshot, e->xid)),
-		.is_applied = position_cmp(e->position, r->places[e->partition]) <= 0,
-	};
-}
-
-/* Those of a stream key (NULL: all), in the order of the stream. */
-static struct known_event *events_of(struct round *r, const uint64_t *hash, size_t *ret_count)
-{
-	const struct tail *t = r->j->ends->tail;
-	struct known_event *found = NULL;
-	size_t n = 0;
-
-	for (int pass = 0; pass < 2; pass++) {
-		if (pass && !(found = arena_alloc(&r->arena, n * sizeof(*found) + 1)))
-			return NULL;
-		n = 0;
-		for (size_t i = 0; i < t->event_count; i++) {
-			const struct tail_event *e = &t->events[i];
-
-			if (hash && e->kind != TAIL_TABLE && e->key_hash != *hash)
-				continue;
-			if (pass)
-				found[n] = know(r, e);
-			n++;
-		}
-	}
-	*ret_count = n;
-	return found;
-}
-
-static int compare_events(const void *a, const void *b)
-{
-	const struct known_event *x = a, *y = b;
-	int order = position_cmp(x->e->position, y->e->position);
-
-	if (order == 0 && x->e->in_exclusive != y->e->in_exclusive)
-		return x->e->in_exclusive < y->e->in_exclusive ? -1 : 1;
-	/* A row's old key goes before its new one comes. */
-	return order ? order : (x->e->kind == TAIL_GONE ? -1 : y->e->kind == TAIL_GONE);
-}
-
-static bool is_same_events(const struct known_event *events, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (events[i].is_seen != events[i].is_applied)
-			return false;
-	return true;
-}
-
 /* ---- verdicts ---- */
-
-static uint64_t since(const struct known_event *events, size_t n)
-{
-	for (size_t i = n; i-- > 0;)
-		if (events[i].is_applied)
-			return events[i].e->position.commit.v;
-	return 0;
-}
 
 static void report(struct round *r, size_t i, enum verdict_hop hop, const bool *is_explained, uint64_t since_lsn)
 {
@@ -303,26 +260,20 @@ static bool judge_keyed(struct round *r, size_t i, enum verdict *ret)
 				  .source = r->rows[DIGEST_SOURCE][i],
 				  .target = r->rows[DIGEST_TARGET][i],
 				  .is_settled = r->is_settled };
-	struct known_event *events;
+	bool has_hash = r->hashes && r->hashes[i].is_known;
+	const struct known_event *events = r->events.list;
+	size_t n = r->events.count;
 	enum verdict_hop hop;
-	uint64_t hash = 0;
-	size_t n = 0;
-	bool has_hash = image_key_hash(&r->images, r->keys[i], &hash);
 
-	/* Without the stream's key any event of the table may be one of this row. */
-	events = events_of(r, r->j->digest->has_stream_key ? &hash : NULL, &n);
-	if (!events)
-		return no_memory(r->f);
-	if (r->j->digest->has_stream_key) {
-		/* A key that no row of the source can have: no event is about it, but for a TRUNCATE. */
-		if (!has_hash)
-			events = events_of(r, &(uint64_t) { 0 }, &n);
-		qsort(events, n, sizeof(*events), compare_events);
+	if (r->hashes) {
+		events = events_of(&r->events, has_hash ? &r->hashes[i].hash : NULL, &r->arena, &n);
+		if (!events)
+			return no_memory(r->f);
 		for (size_t k = 0; k < n; k++)
 			c.sees_event = c.sees_event || events[k].is_seen;
 	}
-	c.is_same = is_same_events(events, n);
-	if (r->j->digest->has_stream_key && has_hash &&
+	c.is_same = events_are_shown_by_both(events, n);
+	if (has_hash &&
 	    (!last_image(r, r->keys[i], events, n, true, &c.source_image) ||
 	     !last_image(r, r->keys[i], events, n, false, &c.target_image)))
 		return false;
@@ -330,7 +281,7 @@ static bool judge_keyed(struct round *r, size_t i, enum verdict *ret)
 	if (*ret != VERDICT_CLEAN && failpoint("judge.hasty"))
 		*ret = VERDICT_DIVERGED;
 	if (*ret == VERDICT_DIVERGED)
-		report(r, i, hop, explained_columns(r, &c), since(events, n));
+		report(r, i, hop, explained_columns(r, &c), events_since(events, n));
 	return !arena_failed(&r->arena) || no_memory(r->f);
 }
 
@@ -357,7 +308,7 @@ static bool count_between(struct round *r, const struct known_event *events, siz
 		if (!image_of_row(&r->images, events[i].e, keys, r->f))
 			return false;
 		for (int side = 0; side < 2; side++) {
-			int at = keys[side].p ? find_key(r, keys[side]) : -1;
+			ptrdiff_t at = keys[side].p ? find_key(r, keys[side]) : -1;
 
 			if (at >= 0)
 				between[at] += side == 0 ? -sign : sign;
@@ -370,14 +321,11 @@ static bool count_between(struct round *r, const struct known_event *events, siz
 static bool judge_keyless(struct round *r, enum verdict *verdicts)
 {
 	int64_t *between = arena_alloc(&r->arena, r->key_count * sizeof(*between) + 1);
-	struct known_event *events;
 	bool is_known = false;
-	size_t n;
 
-	events = events_of(r, NULL, &n);
-	if (!between || !events)
+	if (!between)
 		return no_memory(r->f);
-	if (!count_between(r, events, n, between, &is_known))
+	if (!count_between(r, r->events.list, r->events.count, between, &is_known))
 		return false;
 	for (size_t i = 0; i < r->key_count; i++) {
 		verdicts[i] = is_known ? verdict_count(r->rows[DIGEST_SOURCE][i].count,
@@ -385,13 +333,34 @@ static bool judge_keyless(struct round *r, enum verdict *verdicts)
 						       r->is_settled)
 				       : VERDICT_LATER;
 		if (verdicts[i] == VERDICT_DIVERGED)
-			report(r, i, HOP_UNKNOWN, NULL, since(events, n));
+			report(r, i, HOP_UNKNOWN, NULL, events_since(r->events.list, r->events.count));
 	}
 	return true;
 }
 
+static bool gather(struct round *r)
+{
+	const struct tail *t = r->j->ends->tail;
+	const struct events_readings readings = { &r->snapshot, r->places };
+	uint64_t *hashes = NULL;
+
+	if (r->j->digest->has_stream_key) {
+		r->hashes = arena_alloc(&r->arena, r->key_count * sizeof(*r->hashes) + 1);
+		hashes = arena_alloc(&r->arena, r->key_count * sizeof(*hashes) + 1);
+		if (!r->hashes || !hashes)
+			return no_memory(r->f);
+	}
+	for (size_t i = 0; hashes && i < r->key_count; i++) {
+		r->hashes[i].is_known = image_key_hash(&r->images, r->keys[i], &r->hashes[i].hash);
+		hashes[i] = r->hashes[i].hash;
+	}
+	return events_gather(&r->events, t->events, t->event_count, &readings, hashes, r->key_count, &r->arena) || no_memory(r->f);
+}
+
 static bool round_judge(struct round *r, enum verdict *verdicts)
 {
+	if (!gather(r))
+		return false;
 	if (r->j->digest->is_keyless)
 		return judge_keyless(r, verdicts);
 	for (size_t i = 0; i < r->key_count; i++)
@@ -413,7 +382,7 @@ static bool round_run(struct judge *j, struct span *keys, size_t *n, struct faul
 	arena_init(&r.arena, ROUND_BYTES);
 	image_init(&r.images, j->ends, j->digest, j->seed, &r.arena);
 	verdicts = arena_alloc(&r.arena, *n * sizeof(*verdicts) + 1);
-	ok = (verdicts || no_memory(f)) && read_source(&r) && read_target(&r);
+	ok = (verdicts || no_memory(f)) && sort_keys(&r) && read_source(&r) && read_target(&r);
 	/* What is not in the index cannot be told from what did not happen. */
 	if (ok && !j->ends->tail->has_overflowed && !j->ends->tail->has_copy) {
 		ok = round_judge(&r, verdicts);

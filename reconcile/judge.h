@@ -51,7 +51,7 @@ struct judge {
 const char *difference_kind(const struct difference *d);
 const char *difference_hop(const struct difference *d);
 
-enum { JUDGE_BATCH = 500 };
+enum { JUDGE_BATCH = 4000 };
 
 /* At most JUDGE_BATCH keys. False: a server or Kafka. */
 bool judge_keys(struct judge *j, const struct span *keys, size_t n, struct fault *f);
