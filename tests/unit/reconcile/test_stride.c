@@ -15,11 +15,11 @@ static void rows_follow_the_time(void **state)
 	(void)state;
 	stride_init(&s);
 	stride_took(&s, 100000, 750 * 1000);
-	assert_int_equal(s.rows, 50000);
-	stride_took(&s, 50000, 1);
-	assert_int_equal(s.rows, 200000); /* by a factor of four at most */
-	stride_took(&s, 200000, 60 * 1000 * 1000);
-	assert_int_equal(s.rows, 50000);
+	assert_int_equal(s.rows, 40000);
+	stride_took(&s, 40000, 1);
+	assert_int_equal(s.rows, 160000); /* by a factor of four at most */
+	stride_took(&s, 160000, 60 * 1000 * 1000);
+	assert_int_equal(s.rows, 40000);
 	stride_took(&s, 2000, 60 * 1000 * 1000);
 	assert_int_equal(s.rows, STRIDE_ROWS_LEAST);
 	stride_shrink(&s, 80000);
