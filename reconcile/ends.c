@@ -6,9 +6,11 @@
 #include <stdlib.h>
 
 #include "core/clock.h"
+#include "core/log.h"
 
 enum {
 	PATIENCE_US = 60 * 1000 * 1000,
+	PATIENCE_AT_GATE_US = 10 * PATIENCE_US, /* a table that is compared as a whole holds it for that long */
 	POLL_FIRST_MS = 2,
 	POLL_MS = 20,
 	LIST_BYTES = 16 << 20,
@@ -21,9 +23,8 @@ static bool must_stop(const struct ends *e, struct fault *f)
 	return e->stop && atomic_load(e->stop) && !fault(f, FAULT_ENVIRONMENT, "told to stop");
 }
 
-/* One core of a server at most: source_load is a share of that, and nobody else's queries are slowed by workers. What a
- * chunk computes is too little per row for JIT to earn what compiling costs. */
-static const char settings_sql[] = "SET max_parallel_workers_per_gather = 0; SET jit = off";
+/* One core of a server at most: source_load is a share of that. */
+static const char settings_sql[] = "SET max_parallel_workers_per_gather = 0";
 
 static PGconn *connect_to(const struct migration *m, const struct pg_server *server, struct fault *f)
 {
@@ -104,11 +105,27 @@ bool ends_barrier(struct ends *e, enum role role, uint64_t *ret_lsn, struct faul
 	return true;
 }
 
+static bool is_behind_gate(const struct ends *e, enum role role)
+{
+	return role == ROLE_PRIMARY && e->m->window_ms > 0;
+}
+
+static bool stands(const struct ends *e, enum role role, uint64_t barrier, uint64_t lsn, struct fault *f)
+{
+	char at[LSN_TEXT], wanted[LSN_TEXT];
+
+	return fault(f, FAULT_ENVIRONMENT,
+		     "the %s does not move: it contains the source up to %s, wanted: %s; next step: see that foreshadow run is running%s",
+		     ends_role_names[role], lsn_format(barrier, at), lsn_format(lsn, wanted),
+		     is_behind_gate(e, role) ? " and why the gate stands, where it waits (foreshadow status), or compare --role shadow"
+					     : " (foreshadow status)");
+}
+
 bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f)
 {
-	int64_t moved_us = clock_us();
+	int64_t moved_us = clock_us(), patience_us = is_behind_gate(e, role) ? PATIENCE_AT_GATE_US : PATIENCE_US, stood_us;
 	uint64_t seen = 0, barrier;
-	char wanted[LSN_TEXT], stands[LSN_TEXT];
+	bool is_said = e->is_patient;
 
 	if (e->are_still)
 		return true;
@@ -120,13 +137,12 @@ bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f)
 		if (barrier > seen)
 			moved_us = clock_us();
 		seen = barrier;
-		if (!e->is_patient && clock_us() - moved_us > PATIENCE_US)
-			return fault(f, FAULT_ENVIRONMENT,
-				     "the %s does not move: it contains the source up to %s, wanted: "
-				     "%s; next step: see that foreshadow run is running (foreshadow "
-				     "status)",
-				     ends_role_names[role], lsn_format(barrier, stands),
-				     lsn_format(lsn, wanted));
+		stood_us = clock_us() - moved_us;
+		if (!e->is_patient && stood_us > patience_us)
+			return stands(e, role, barrier, lsn, f);
+		if (!is_said && stood_us > PATIENCE_US)
+			log_info("the primary has not moved for a minute: it waits at the gate, or foreshadow run is not running");
+		is_said = is_said || stood_us > PATIENCE_US;
 		if (must_stop(e, f) || !tail_poll(e->tail, poll_ms, f))
 			return false;
 	}
