@@ -115,9 +115,9 @@ static bool is_passing(struct comparer *c, const struct relation *rel, struct fa
 	if (is_news(c->unasked, &c->unasked_count, COMPARE_TOLD_MAX,
 		    span_hash(rel->target_schema) ^ span_hash(rel->target_table) * 3 ^ span_hash(span_str(f->text))))
 		log_error("%.*s.%.*s cannot be compared: %s%s", SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table), f->text,
-			  c->role == ROLE_SHADOW ? "; the gate stands as long as that is so; next step: exclude the table, or verify: "
-						   "{window: off}"
-						 : "");
+			  c->role == ROLE_SHADOW ? "; the gate stands as long as that is so; next step: set that right; or exclude the table, "
+						   "or verify: {window: off}"
+						 : "; next step: set that right, or exclude the table");
 	fault_reset(f);
 	return true;
 }
@@ -139,6 +139,7 @@ static enum compared end(struct comparer *c, const struct scrub *scrub)
 	c->read_count += scrub->read_count;
 	c->open_count += r->open_count;
 	c->source_us += scrub->source_us;
+	c->waited_us += scrub->waited_us;
 	if (r->open_count || r->is_cut || (r->found_count && !c->differ.count))
 		return COMPARED_OPEN;
 	return COMPARED;

@@ -25,11 +25,11 @@ struct comparer {
 	struct touched differ; /* found by the last call; whole: more than can be said by key */
 	uint64_t told[COMPARE_TOLD_MAX]; /* hashes of table and key */
 	size_t told_count;
-	uint64_t unasked[COMPARE_TOLD_MAX]; /* likewise: tables that cannot be compared, and why; never forgotten */
+	uint64_t unasked[COMPARE_TOLD_MAX]; /* likewise: tables that cannot be compared, and why */
 	size_t unasked_count;
 	/* Added up since compare_begin(). */
 	size_t key_count, row_count, read_count, open_count;
-	int64_t source_us; /* scrub.h */
+	int64_t source_us, waited_us; /* scrub.h */
 	bool was_whole;       /* of compare_keys: no index has the keys, or they are not known */
 	struct stride stride; /* of compare_chunk: the next one's; rows 0: a new table */
 };

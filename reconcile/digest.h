@@ -14,7 +14,7 @@
  *
  * A row's digest is the xor of its columns' hashes, each with a seed of its own, hashed again with the run's: else columns that
  * change rows would cancel in the xor of the rows. It takes a sixth less time than hash_record_extended, which
- * makes a row first, and it tells all bigint apart: their own hash folds 64 bits to 32 before the seed comes in. (That
+ * makes a row first, and all bits of a bigint count: its own hash folds 64 to 32 before the seed comes in. (That
  * of times and timestamps does, too; two that are wrong for each other by chance are missed once in 2^32.)
  *
  * Rows are grouped in *leaves*, by the hash of their key (keyless: of the row). survey: per leaf, count, xor and (keyless) sum.

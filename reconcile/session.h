@@ -37,9 +37,10 @@ struct session {
 	bool is_said;    /* that the gate is open */
 	struct buf parts[TOUCHED_PARTS_MAX];
 	uint64_t mark_lsn;
-	int64_t compare_us; /* what comparing the last window took */
-	size_t thinned;     /* keys of this window that are not compared, so that it is not late */
+	int64_t compare_us; /* what comparing the last window by key took; not the wait that few keys take, too */
+	size_t thinned;     /* keys since the last clean window that were not compared, so that none is late */
 	bool is_thin;       /* that this is so is said */
+	int64_t rest_until_us; /* no table is compared as a whole before; outlives a lost connection */
 	int64_t clean_us; /* when the last mark that was verified was made; 0: none in this session */
 	int64_t bookmark_us;
 	struct metric_cell *gate, *gate_lag, *verified, *coverage, *balance, *differences;

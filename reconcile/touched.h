@@ -23,9 +23,8 @@ struct touched_key {
 struct touched_table {
 	const struct relation *rel; /* of any of its leaves; borrowed */
 	bool is_whole;
-	/* Of who compares; touched_* leave them alone: its keys are of no use; as a whole not again before. */
-	bool is_never_by_key;
-	int64_t rest_until_us;
+	/* Of who compares; touched_* leave them alone: its keys are of no use; it was not right; that it is slow is said. */
+	bool is_never_by_key, was_wrong, is_said;
 	size_t part_count;     /* of each key */
 	struct touched_key *keys;
 	size_t count, cap;

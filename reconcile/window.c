@@ -17,7 +17,7 @@ enum {
 	BOOKMARK_BYTES = 64 << 20,
 	PUT_MS = 10 * 1000,
 	BOOKMARK_US = 1000 * 1000, /* from one to the next, at least */
-	THIN_LEAST = 1000,         /* keys of a table: fewer are not what takes the time */
+	THIN_LEAST = 1000,         /* keys of a window: fewer are not what takes the time */
 };
 
 static bool is_in_scope(const struct session *s, const struct relation *rel)
@@ -170,27 +170,36 @@ static bool ask_copies(struct session *s, int64_t *ret_copies, bool *ret_are_goi
 
 /* ---- windows that fall behind ---- */
 
+static size_t fresh_keys(const struct session *s)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->fresh.count; i++)
+		n += s->fresh.tables[i]->count;
+	return n;
+}
+
 /* Comparing that takes longer than a window lasts makes the next one larger: then the file may have allowed to leave some out,
  * until all of it would be in time. What differed once is never left out. */
 static bool thin_out(struct session *s)
 {
 	double limit_us = (double)s->m->window_ms * 1000 * (s->is_thin ? s->m->coverage : 1);
 	bool is_behind = (double)s->compare_us > limit_us && s->m->coverage < 1;
+	size_t before = s->thinned;
 	uint64_t salt;
 
-	s->thinned = 0;
 	if (is_behind && getrandom(&salt, sizeof(salt), 0) != sizeof(salt))
 		return fault(s->f, FAULT_INTERNAL, "no random number from the system");
-	for (size_t i = 0; is_behind && i < s->fresh.count; i++)
-		if (s->fresh.tables[i]->count >= THIN_LEAST)
+	if (is_behind && fresh_keys(s) >= THIN_LEAST)
+		for (size_t i = 0; i < s->fresh.count; i++)
 			s->thinned += touched_thin(s->fresh.tables[i], s->m->coverage, salt);
-	if (is_behind && !s->is_thin)
+	if (s->thinned > before && !s->is_thin)
 		log_warn("comparing a window with the %s took %.1f s, longer than it lasts: of the next ones only %g of the keys are "
 			 "compared, as verify.coverage allows; the scrub comes to the others", session_role(s),
 			 (double)s->compare_us / 1e6, s->m->coverage);
 	if (!is_behind && s->is_thin)
 		log_info("all keys of a window are compared with the %s again", session_role(s));
-	s->is_thin = is_behind;
+	s->is_thin = is_behind && (s->is_thin || s->thinned > before);
 	return true;
 }
 
@@ -219,51 +228,69 @@ static bool take_result(struct session *s, struct touched_table *t, enum compare
 	return touched_move(&s->comparer.differ, &s->due) || session_no_memory(s->f);
 }
 
-static bool is_resting(const struct touched_table *t)
+/* A whole table is asked of the source, however little of it was touched: that keeps to the scrub's share. All of them are
+ * compared in one window and rest together, else there was none in which each is right. */
+static void rest(struct session *s, int64_t source_us)
 {
-	return (t->is_whole || t->is_never_by_key) && clock_us() < t->rest_until_us;
+	int64_t now_us = clock_us();
+
+	if (s->rest_until_us < now_us)
+		s->rest_until_us = now_us;
+	s->rest_until_us += (int64_t)((double)source_us * (1 / s->m->source_load - 1));
 }
 
-/* A whole table is asked of the source, however little of it was touched: that keeps to the scrub's share. */
-static void rest(struct session *s, struct touched_table *t, int64_t source_us)
+static void say_whole(const struct session *s, struct touched_table *t, int64_t source_us)
 {
-	int64_t rest_us = (int64_t)((double)source_us * (1 / s->m->source_load - 1));
+	if (t->is_said || s->rest_until_us - clock_us() < (int64_t)s->m->window_ms * 1000)
+		return;
+	t->is_said = true;
+	log_info("%.*s.%.*s is compared as a whole, which takes %.1f s: tables like that rest together, %g times as long as all of them "
+		 "take, as verify.source_load wants; while they are written, what is verified on the %s waits for it",
+		 SPAN_ARG(t->rel->root_schema), SPAN_ARG(t->rel->root_table), (double)source_us / 1e6, 1 / s->m->source_load - 1,
+		 session_role(s));
+}
 
-	if (!t->rest_until_us && rest_us > (int64_t)s->m->window_ms * 1000)
-		log_info("%.*s.%.*s is compared as a whole, which takes %.1f s: while it is written, what is verified on the %s moves "
-			 "every %.0f s, as verify.source_load wants",
-			 SPAN_ARG(t->rel->root_schema), SPAN_ARG(t->rel->root_table), (double)source_us / 1e6, session_role(s),
-			 (double)(source_us + rest_us) / 1e6);
-	t->rest_until_us = clock_us() + rest_us;
+static bool compare_one(struct session *s, struct touched_table *t, bool *ret_is_right)
+{
+	int64_t began_us = clock_us(), waited_us = s->comparer.waited_us, source_us = s->comparer.source_us;
+	bool was_whole = t->is_whole;
+	enum compared compared;
+
+	if (!compare_keys(&s->comparer, t, &compared, s->f) || !take_result(s, t, compared, ret_is_right))
+		return false;
+	t->was_wrong = !*ret_is_right;
+	if (!s->comparer.was_whole) {
+		s->compare_us += clock_us() - began_us - (s->comparer.waited_us - waited_us);
+		return true;
+	}
+	source_us = s->comparer.source_us - source_us;
+	t->is_never_by_key |= !was_whole;
+	rest(s, source_us);
+	say_whole(s, t, source_us);
+	return true;
 }
 
 /* *ret_wrong: tables that are not right; *ret_resting: that are for a later window. */
 static bool compare_due(struct session *s, size_t *ret_wrong, size_t *ret_resting)
 {
-	int64_t began_us = clock_us();
+	bool are_resting = clock_us() < s->rest_until_us;
 
 	*ret_wrong = *ret_resting = 0;
+	s->compare_us = 0;
 	for (size_t i = 0; i < s->due.count; i++) {
 		struct touched_table *t = s->due.tables[i];
-		int64_t source_us = s->comparer.source_us;
-		bool was_whole = t->is_whole, is_right = true;
-		enum compared compared;
+		bool is_right = true;
 
 		if (touched_is_empty(t))
 			continue;
-		if (is_resting(t)) {
+		if (are_resting && (t->is_whole || t->is_never_by_key)) {
 			++*ret_resting;
-			continue;
-		}
-		if (!compare_keys(&s->comparer, t, &compared, s->f) || !take_result(s, t, compared, &is_right))
+			is_right = !t->was_wrong;
+		} else if (!compare_one(s, t, &is_right)) {
 			return false;
-		if (s->comparer.was_whole) {
-			t->is_never_by_key |= !was_whole;
-			rest(s, t, s->comparer.source_us - source_us);
 		}
 		*ret_wrong += !is_right;
 	}
-	s->compare_us = clock_us() - began_us;
 	return true;
 }
 
@@ -290,6 +317,7 @@ static bool move_on(struct session *s, uint64_t lsn)
 	uint64_t scrubbed = s->walk.scrubbed_lsn;
 	char text[LSN_TEXT];
 
+	s->comparer.unasked_count = 0; /* all were compared */
 	if (session_has_gate(s)) {
 		if (!gate_record_put(s->control, (struct boundary) { lsn }, PUT_MS, s->f))
 			return false;
@@ -316,15 +344,16 @@ static bool weigh_target(struct session *s, bool *ret_is_balanced)
 	return true;
 }
 
-static void say_window(const struct session *s, uint64_t lsn, size_t wrong, bool is_balanced)
+static void say_window(const struct session *s, uint64_t lsn, size_t wrong, size_t resting, bool is_balanced)
 {
 	const struct comparer *c = &s->comparer;
 	size_t all = c->key_count + c->row_count + s->thinned, open = c->open_count + s->thinned;
 	char text[LSN_TEXT], why[200];
 
-	metric_set(s->coverage, open < all ? (int64_t)((double)(all - open) * 1e6 / (double)all) : all ? 0 : 1000000);
-	log_debug("window to %s: %zu keys, %zu rows read, %zu of %zu tables not right, %zu owed, %zu keys left out",
-		  lsn_format(lsn, text), c->key_count, c->read_count, wrong, s->due.count, walk_owed(&s->walk), s->thinned);
+	if (all || !resting)
+		metric_set(s->coverage, open < all ? (int64_t)((double)(all - open) * 1e6 / (double)all) : all ? 0 : 1000000);
+	log_debug("window to %s: %zu keys, %zu rows read, %zu of %zu tables not right, %zu resting, %zu owed, %zu keys left out",
+		  lsn_format(lsn, text), c->key_count, c->read_count, wrong, s->due.count, resting, walk_owed(&s->walk), s->thinned);
 	if (!wrong && is_balanced)
 		return;
 	snprintf(why, sizeof(why), "%zu tables of the %s are not what the source is, or could not be judged%s: see the log",
@@ -334,7 +363,7 @@ static void say_window(const struct session *s, uint64_t lsn, size_t wrong, bool
 
 static bool end_window(struct session *s, uint64_t lsn, int64_t marked_us, size_t wrong, size_t resting, bool is_balanced)
 {
-	say_window(s, lsn, wrong, is_balanced);
+	say_window(s, lsn, wrong, resting, is_balanced);
 	if (wrong || !is_balanced || !s->due.count)
 		return true;
 	if (resting) {
@@ -344,6 +373,7 @@ static bool end_window(struct session *s, uint64_t lsn, int64_t marked_us, size_
 	if (s->comparer.told_count)
 		log_info("what differed on the %s is right now", session_role(s));
 	compare_forget(&s->comparer);
+	s->thinned = 0;
 	if (walk_owed(&s->walk) == 0 && !move_on(s, lsn))
 		return false;
 	standing_moved(s->options->standing);

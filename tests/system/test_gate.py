@@ -7,7 +7,7 @@ import threading
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from following import assert_follows, where
+from following import assert_follows, wait_live, where
 from rig import wait_until
 from test_http import Served, place
 
@@ -178,7 +178,7 @@ def test_hot_rows_are_verified_and_little_is_read(migration):
 def test_windows_that_fall_behind_leave_out_what_the_file_allows(migration):
     pages = Served(place.free_port())
     m = migration(verify={"window": "100ms", "coverage": 0.5}, http=f"127.0.0.1:{pages.port}")
-    m.source.execute("create table t (id int primary key, v int); insert into t select i, 0 from generate_series(1, 5000) i")
+    m.source.execute("create table t (id int primary key, v int); insert into t select i, 0 from generate_series(1, 20000) i")
     m.start(env=DEBUG)
     wait_gate(m, 1)
 
@@ -186,7 +186,7 @@ def test_windows_that_fall_behind_leave_out_what_the_file_allows(migration):
         return pages.value("foreshadow_coverage_ratio", role="shadow")
 
     assert coverage() == 1
-    load = Load(m, lambda n: "update t set v = v + 1", 2)
+    load = Load(m, lambda n: "update t set v = v + 1", 1)
     try:
         wait_until(lambda: 0.4 < coverage() < 0.6, 60, lambda: f"a thinned window\n{m.tail()}")
         wait_gate(m, lsn(m.source.value("select pg_current_wal_insert_lsn()::text")), 60)
@@ -215,6 +215,46 @@ def test_a_table_without_a_key_is_compared_as_often_as_the_load_allows(migration
     assert 0 < m.source.value(scans) - before < m.log().count("window to") - seen
     wait_gate(m, lsn(m.source.value("select pg_current_wal_insert_lsn()::text")), 60)
     assert "public.log is compared as a whole, which takes" in m.log()
+    assert_follows(m)
+    m.stop()
+
+
+def test_tables_without_a_key_rest_together(migration):
+    """Each on its own, there would hardly ever be a window in which none of them rests, and the gate would stand."""
+    m = migration(verify={"window": "100ms", "source_load": 0.002})
+    m.source.execute(TABLES + "create table long (n int, what text); alter table long replica identity full;"
+                     "insert into long select i, repeat('w', 100) from generate_series(1, 5000) i")
+    m.start(env=DEBUG)
+    wait_gate(m, 1)
+    began = len(m.log())
+    load = Load(m, lambda n: f"insert into log values ({n}, 'more'); insert into long values ({n}, 'more')", 40)
+
+    def windows(resting):
+        return len(re.findall(rf"reconcile: window to .* {resting} resting", m.log()[began:]))
+
+    try:
+        wait_until(lambda: windows(2) > 80, 60, m.tail)
+    finally:
+        load.end()
+    assert windows(1) * 10 < windows(2), (windows(1), windows(2))
+    assert_follows(m)
+    m.stop()
+
+
+def test_a_table_that_cannot_be_compared_is_said_once_and_holds_the_gate(migration):
+    m = make(migration)
+    start_roles(m, *ROLES[:3])
+    wait_live(m, [m.shadow])
+    m.shadow.execute("alter table pairs drop column v")
+    reconcile = start_roles(m, "reconcile")["reconcile"]
+    wait_until(lambda: "public.pairs cannot be compared" in reconcile.log(), 30, reconcile.log)
+    seen = reconcile.log().count("window to")
+    wait_until(lambda: reconcile.log().count("window to") > seen + 5, 30, reconcile.log)
+    said = [line for line in reconcile.log().splitlines() if "public.pairs cannot be compared" in line]
+    assert len(said) == 1 and 'has no column "v"' in said[0] and "; or exclude the table" in said[0], said
+    assert gate(m) == 0
+    m.shadow.execute("alter table pairs add column v int; update pairs set v = 0")
+    wait_open(m)
     assert_follows(m)
     m.stop()
 
