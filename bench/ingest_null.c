@@ -11,13 +11,14 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "core/clock.h"
 #include "ingest/catalog.h"
 #include "ingest/route.h"
 #include "ingest/source.h"
 
-enum { LOWAT_BYTES = 48 << 10, POLL_MS = 5, PARTITIONS = 12 };
+enum { POLL_MS = 3, REST_US = 4000, PARTITIONS = 12 };
 
 struct bench {
 	struct arena catalog_arena, message_arena;
@@ -148,6 +149,8 @@ static bool drain(struct bench *b, struct source *s, uint64_t end_lsn, struct fa
 			feedback_due = clock_us() + 1000000;
 		}
 		struct pollfd p = { source_fd(s), POLLIN | (source_wants_write(s) ? POLLOUT : 0), 0 };
+		if (source_is_near(s))
+			usleep(REST_US); /* as ingest does */
 		poll(&p, 1, POLL_MS);
 		if (source_wants_write(s) && !source_flush(s, f))
 			return false;
@@ -181,7 +184,7 @@ int main(int argc, char **argv)
 		     source_start(s, catalog_binary_ok(&b.catalog), &f);
 	}
 	if (ok) {
-		source_lowat(s, LOWAT_BYTES);
+		source_wake_late(s, true);
 		ok = drain(&b, s, end_lsn, &f);
 	}
 	if (ok)

@@ -15,10 +15,10 @@
 
 enum {
 	RECEIVE_MAX = 4096, /* messages between two looks at everything else */
-	/* While behind, the kernel wakes us for this much or after BEHIND_MS, whichever comes
-	   first. */
-	BEHIND_LOWAT_BYTES = 48 * 1024,
+	/* While behind, we wake late (source_wake_late) or after this, whichever comes first. */
 	BEHIND_MS = 3,
+	NEAR_REST_MS = 4,
+	NEAR_REST_MESSAGES = 256,
 	IDLE_MS = 100,
 	IDLE_FIRST_MS = 5,
 	STATUS_US = 100 * 1000,
@@ -197,9 +197,11 @@ static int idle_ms(const struct life *l)
 	return due_ms < IDLE_FIRST_MS ? IDLE_FIRST_MS : due_ms < IDLE_MS ? (int)due_ms : IDLE_MS;
 }
 
-/* Until the socket has something (while behind: enough of it), or there is other work. */
-static bool wait_for_work(struct life *l, bool is_behind, struct fault *f)
+/* Until the socket has something (while behind: enough of it), or there is other work. count: messages that the last
+ * look brought. */
+static bool wait_for_work(struct life *l, int count, struct fault *f)
 {
+	bool is_behind = count > 0;
 	struct pollfd fds[4] = {
 		{ .fd = source_fd(l->source), .events = POLLIN },
 		{ .fd = l->options->stop_fd, .events = POLLIN },
@@ -209,7 +211,9 @@ static bool wait_for_work(struct life *l, bool is_behind, struct fault *f)
 
 	if (source_wants_write(l->source))
 		fds[0].events |= POLLOUT;
-	source_lowat(l->source, is_behind ? BEHIND_LOWAT_BYTES : 1);
+	source_wake_late(l->source, is_behind);
+	if (count >= NEAR_REST_MESSAGES && source_is_near(l->source))
+		poll(fds + 1, 3, NEAR_REST_MS); /* what is sent meanwhile piles up, see source.c */
 	poll(fds, 4, is_behind ? BEHIND_MS : idle_ms(l));
 	if (fds[2].revents) {
 		/* life_serve empties it; its own poll does not wait. */
@@ -242,7 +246,6 @@ static enum outcome stream_on(struct life *l, struct ingest_status *status, stru
 {
 	struct boundary until = l->options->until;
 	int64_t shown_us = 0;
-	bool is_behind = true;
 
 	while (!life_is_stopped(l)) {
 		int n = receive(l, f);
@@ -262,8 +265,7 @@ static enum outcome stream_on(struct life *l, struct ingest_status *status, stru
 			return OUTCOME_REACHED;
 		if (n == RECEIVE_MAX)
 			continue;
-		is_behind = n > 0;
-		if (!wait_for_work(l, is_behind, f))
+		if (!wait_for_work(l, n, f))
 			return OUTCOME_FAULT;
 	}
 	return OUTCOME_STOPPED;

@@ -14,8 +14,10 @@
  */
 #include "ingest/source.h"
 
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "core/buf.h"
@@ -24,8 +26,10 @@
 #include "core/log.h"
 
 enum {
-	/* A TLS record has at most 16 KiB; a low-water mark above what one can bring may never be met. */
+	/* A low-water mark above what one TLS record can bring (16 KiB) may never be met. */
 	TLS_LOWAT_BYTES = 16 * 1024 - 512,
+	FAR_LOWAT_BYTES = 48 * 1024,
+	NEAR_BUFFER_BYTES = 32 * 1024, /* the kernel doubles it, for its own bookkeeping */
 	STATEMENT_BYTES = 64 * 1024,
 };
 
@@ -39,6 +43,7 @@ struct source {
 	char *database;
 	char *held;                     /* libpq's copy of the message last given */
 	int lowat_bytes;
+	bool is_near;
 	bool wants_write;
 };
 
@@ -231,6 +236,37 @@ static void write_start(const struct source *s, bool binary, struct buf *sql)
 	buf_release(&names);
 }
 
+/* Both ends of the connection have one address: a server on this host, and not by a Unix socket. */
+static bool is_on_this_host(int fd)
+{
+	struct sockaddr_storage here, there;
+	socklen_t here_n = sizeof(here), there_n = sizeof(there);
+
+	if (getsockname(fd, (struct sockaddr *)&here, &here_n) != 0 ||
+	    getpeername(fd, (struct sockaddr *)&there, &there_n) != 0 || here.ss_family != there.ss_family)
+		return false;
+	if (here.ss_family == AF_INET)
+		return ((struct sockaddr_in *)&here)->sin_addr.s_addr == ((struct sockaddr_in *)&there)->sin_addr.s_addr;
+	return here.ss_family == AF_INET6 &&
+	       memcmp(&((struct sockaddr_in6 *)&here)->sin6_addr, &((struct sockaddr_in6 *)&there)->sin6_addr,
+		      sizeof(struct in6_addr)) == 0;
+}
+
+/*
+ * A walsender sends each message by itself: three for a transaction of one row. On the loopback interface each
+ * goes all the way through the kernel at once, which costs the walsender more than decoding; on a network card the
+ * kernel gathers them (tcp_autocorking). A receive buffer that is full does the same: what is sent then only joins
+ * what waits. So it is kept small there, where a full one is refilled at once; with a network between it would
+ * bound the rate to one buffer per round trip.
+ */
+static void start_near(struct source *s)
+{
+	int bytes = NEAR_BUFFER_BYTES;
+
+	s->is_near = is_on_this_host(PQsocket(s->conn)) &&
+		     setsockopt(PQsocket(s->conn), SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes)) == 0;
+}
+
 bool source_start(struct source *s, bool binary, struct fault *f)
 {
 	struct fault why = { 0 };
@@ -251,6 +287,7 @@ bool source_start(struct source *s, bool binary, struct fault *f)
 	}
 	if (PQsetnonblocking(s->conn, 1) != 0)
 		return pg_fault(s->conn, NULL, f);
+	start_near(s);
 	return true;
 }
 
@@ -353,8 +390,15 @@ bool source_feedback(struct source *s, struct boundary x, bool want_reply, struc
 	return source_flush(s, f);
 }
 
-void source_lowat(struct source *s, int bytes)
+bool source_is_near(const struct source *s)
 {
+	return s->is_near;
+}
+
+void source_wake_late(struct source *s, bool is_late)
+{
+	int bytes = !is_late ? 1 : s->is_near ? NEAR_BUFFER_BYTES : FAR_LOWAT_BYTES;
+
 	if (PQsslInUse(s->conn) && bytes > TLS_LOWAT_BYTES)
 		bytes = TLS_LOWAT_BYTES;
 	if (bytes == s->lowat_bytes)

@@ -102,8 +102,10 @@ struct source_message {
 enum source_got source_receive(struct source *s, struct source_message *ret, struct fault *f);
 /* write = flush = apply = x. Never blocks: what the socket does not take now waits for source_flush. */
 bool source_feedback(struct source *s, struct boundary x, bool want_reply, struct fault *f);
-/* SO_RCVLOWAT; with TLS at most 16 KiB (a record larger than what is left would never wake us). */
-void source_lowat(struct source *s, int bytes);
+/* The stream comes from this host by TCP: while there is much of it, it is worth a rest between two looks. */
+bool source_is_near(const struct source *s);
+/* Late: source_fd is readable when the socket holds a good deal (some 16 to 48 KiB), not at the first byte. */
+void source_wake_late(struct source *s, bool is_late);
 
 /*
  * An exact pair of snapshot and boundary, from a temporary slot on a connection of its own. The snapshot

@@ -221,6 +221,27 @@ def _script(m, text):
     return str(path)
 
 
+@pytest.mark.parametrize("way", ["loopback", "socket"])
+def test_many_small_transactions(migration, way):
+    """Ingest reads late from a server on its host, and by its wakes from one that it cannot tell to be there."""
+    m = migration()
+    if way == "socket":
+        m.write({**m.config, "source": {"uri": m.source.uri(host=str(m.source.server.folder).replace("/", "%2F"))}})
+    m.source.execute("create table small (id int primary key, v int); create sequence seq")
+    m.start()
+    wait_live(m)
+    threads = [threading.Thread(target=m.source.execute, args=("do $$ begin for i in 1..5000 loop insert into small values (nextval('seq'), i);"
+                                                               " commit; end loop; end $$",)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert_follows(m)
+    assert m.target.value("select count(*) from small") == 10000
+    m.source.execute("update small set v = -1 where id = 77")
+    m.target.poll("select v from small where id = 77", -1, 10)
+
+
 def test_one_large_transaction(migration, is_long, new_postgres):
     """wal_sender_timeout is far shorter than the transaction takes: feedback goes on in its middle."""
     rows = 2_000_000 if is_long else 100_000
