@@ -16,6 +16,7 @@ enum {
 	MESSAGE_ARENA_BYTES = 1 << 30,
 	BARRIER_WAL_BYTES = 8 << 20,
 	BARRIER_ASKED_US = 10 * 1000,
+	BARRIER_ASKED_TABLE_US = 100, /* and this for each table that it counts */
 };
 
 /* A table as this session's relation messages introduced it. */
@@ -576,12 +577,14 @@ bool stream_keepalive(struct stream *s, uint64_t wal_end, struct fault *f)
 	return place_copies(s, wal_end, f);
 }
 
-/* A message's position is its end (decode.c), which who wrote it waits for. */
+/* A message's position is its end (decode.c), which who wrote it waits for. A barrier has the counts of all tables, and
+ * the topic keeps it: with thousands of them nobody gets one sooner. */
 static int64_t barrier_due_us(const struct stream *s)
 {
+	int64_t asked_us = BARRIER_ASKED_US + (int64_t)s->count_count * BARRIER_ASKED_TABLE_US;
 	bool is_asked = s->boundary.v >= s->asked_lsn && s->barrier.v < s->asked_lsn;
 
-	return s->barrier_at_us + (is_asked ? BARRIER_ASKED_US : s->conf.barrier_us);
+	return s->barrier_at_us + (is_asked && asked_us < s->conf.barrier_us ? asked_us : s->conf.barrier_us);
 }
 
 bool stream_barrier(struct stream *s, int64_t now_us, bool is_forced, struct fault *f)
