@@ -4,6 +4,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 char *bookmark_key(const char *role_name, char *text)
 {
@@ -35,6 +36,16 @@ static json_t *places_json(const struct tail_place *places, int n)
 	return list;
 }
 
+/* What differed may be behind the place. */
+static bool is_from_anew(const struct walk *w)
+{
+	for (size_t i = 0; i < w->count; i++)
+		if (w->tables[i].has_found && strcmp(w->tables[i].schema, w->at_schema) == 0 &&
+		    strcmp(w->tables[i].table, w->at_table) == 0)
+			return true;
+	return !w->has_from;
+}
+
 /* A value that is no text for JSON is left out: the table is scrubbed from its beginning then. */
 static json_t *at_json(const struct walk *w)
 {
@@ -43,7 +54,7 @@ static json_t *at_json(const struct walk *w)
 	if (!w->at_table)
 		return json_null();
 	return json_pack("[s, s, o?]", w->at_schema, w->at_table,
-			 w->has_from ? json_stringn(buf_span(&from).p, buf_span(&from).n) : NULL);
+			 is_from_anew(w) ? NULL : json_stringn(buf_span(&from).p, buf_span(&from).n));
 }
 
 static json_t *due_json(const struct walk *w)
@@ -51,9 +62,9 @@ static json_t *due_json(const struct walk *w)
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < w->count; i++)
-		if (w->tables[i].is_due)
+		if (w->tables[i].is_due || w->tables[i].has_found)
 			json_array_append_new(list, json_pack("[s, s, b]", w->tables[i].schema, w->tables[i].table,
-							      w->tables[i].is_owed));
+							      w->tables[i].is_owed || w->tables[i].has_found));
 	return list;
 }
 

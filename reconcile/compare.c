@@ -19,20 +19,15 @@ static bool no_memory(struct fault *f)
 
 /* ---- differences ---- */
 
-static bool is_news(uint64_t *told, size_t *count, size_t max, uint64_t hash)
-{
-	for (size_t i = 0; i < *count; i++)
-		if (told[i] == hash)
-			return false;
-	if (*count == max)
-		return false;
-	told[(*count)++] = hash;
-	return true;
-}
-
 bool compare_is_news(struct comparer *c, uint64_t hash)
 {
-	return is_news(c->told, &c->told_count, COMPARE_TOLD_MAX, hash);
+	for (size_t i = 0; i < c->told_count; i++)
+		if (c->told[i] == hash)
+			return false;
+	if (c->told_count == COMPARE_TOLD_MAX)
+		return false;
+	c->told[c->told_count++] = hash;
+	return true;
 }
 
 /* Its key, to be compared again. */
@@ -105,22 +100,63 @@ static bool prepare(struct comparer *c, const struct relation *rel, struct arena
 		digest_make(rel, source, target, a, ret, f));
 }
 
-/* What cannot be asked about a table (a column is missing) is said, once, and others are compared. */
-static bool is_passing(struct comparer *c, const struct relation *rel, struct fault *f)
+/* ---- tables that cannot be compared ---- */
+
+static uint64_t hash_of(const struct relation *rel)
 {
-	if (f->kind != FAULT_STOP) {
+	return span_hash(rel->target_schema) ^ span_hash(rel->target_table) * 3;
+}
+
+static struct comparer_unasked *find_unasked(struct comparer *c, const struct relation *rel)
+{
+	uint64_t table = hash_of(rel);
+
+	for (size_t i = 0; i < c->unasked_count; i++)
+		if (c->unasked[i].table == table)
+			return &c->unasked[i];
+	return NULL;
+}
+
+/* Is it another reason than the last time? */
+static bool is_other_reason(struct comparer *c, const struct relation *rel, const char *why)
+{
+	struct comparer_unasked *u = find_unasked(c, rel), now = { hash_of(rel), span_hash(span_str(why)) };
+	bool is_new = !u || u->why != now.why;
+
+	if (!u && c->unasked_count == COMPARE_TOLD_MAX)
+		return false;
+	*(u ? u : &c->unasked[c->unasked_count++]) = now;
+	return is_new;
+}
+
+/* Of a table that was compared nothing is remembered: it would be said again. */
+static bool was_asked(struct comparer *c, const struct relation *rel)
+{
+	struct comparer_unasked *u = find_unasked(c, rel);
+
+	if (u)
+		*u = c->unasked[--c->unasked_count];
+	return true;
+}
+
+/* It is said, once, and others are compared. */
+static bool is_passing(struct comparer *c, const struct relation *rel, bool is_waited_for, struct fault *f)
+{
+	if (!ends_pass_over(c->ends, f)) {
 		fault_in(f, "%.*s.%.*s", SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table));
 		return false;
 	}
-	if (is_news(c->unasked, &c->unasked_count, COMPARE_TOLD_MAX,
-		    span_hash(rel->target_schema) ^ span_hash(rel->target_table) * 3 ^ span_hash(span_str(f->text))))
+	if (is_other_reason(c, rel, f->text))
 		log_error("%.*s.%.*s cannot be compared: %s%s", SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table), f->text,
-			  c->role == ROLE_SHADOW ? "; the gate stands as long as that is so; next step: set that right; or exclude the table, "
-						   "or verify: {window: off}"
-						 : "; next step: set that right, or exclude the table");
+			  c->role == ROLE_SHADOW && is_waited_for
+			      ? "; the gate stands as long as that is so; next step: set that right; or exclude the table, "
+				"or verify: {window: off}"
+			      : "; next step: set that right, or exclude the table");
 	fault_reset(f);
 	return true;
 }
+
+/* ---- keys and chunks ---- */
 
 static void begin(struct comparer *c, struct scrub *scrub, const struct digest *d)
 {
@@ -138,8 +174,6 @@ static enum compared end(struct comparer *c, const struct scrub *scrub)
 	c->row_count += (size_t)r->row_count;
 	c->read_count += scrub->read_count;
 	c->open_count += r->open_count;
-	c->source_us += scrub->source_us;
-	c->waited_us += scrub->waited_us;
 	if (r->open_count || r->is_cut || (r->found_count && !c->differ.count))
 		return COMPARED_OPEN;
 	return COMPARED;
@@ -171,16 +205,18 @@ static bool compare_table(struct comparer *c, const struct touched_table *t, con
 {
 	bool is_by_key = !t->is_whole && d->has_stream_key;
 	struct scrub scrub;
+	bool ok;
 
 	begin(c, &scrub, d);
-	if (is_by_key && !ask_for_keys(&scrub, d, t, &is_by_key, f))
-		return false;
-	if (!is_by_key && !scrub_table(&scrub, f))
-		return false;
+	ok = !is_by_key || ask_for_keys(&scrub, d, t, &is_by_key, f);
+	ok = ok && (is_by_key || scrub_table(&scrub, f));
 	c->was_whole = !is_by_key;
+	c->source_us += scrub.source_us;
+	if (!ok)
+		return false;
 	c->key_count += t->count;
 	*ret = end(c, &scrub);
-	return true;
+	return was_asked(c, t->rel);
 }
 
 bool compare_keys(struct comparer *c, const struct touched_table *t, enum compared *ret, struct fault *f)
@@ -194,11 +230,11 @@ bool compare_keys(struct comparer *c, const struct touched_table *t, enum compar
 	arena_init(&a, TABLE_BYTES);
 	ok = prepare(c, t->rel, &a, &d, &is_live, f) && (!is_live || compare_table(c, t, &d, ret, f));
 	arena_release(&a);
-	return ok || is_passing(c, t->rel, f);
+	return ok || is_passing(c, t->rel, true, f);
 }
 
-bool compare_chunk(struct comparer *c, const struct relation *rel, struct span *from, struct arena *a, bool *ret_is_end,
-		   enum compared *ret, struct fault *f)
+bool compare_chunk(struct comparer *c, const struct relation *rel, bool is_owed, struct span *from, struct arena *a,
+		   bool *ret_is_end, enum compared *ret, struct fault *f)
 {
 	bool ok, is_live = false;
 	struct scrub scrub;
@@ -206,19 +242,23 @@ bool compare_chunk(struct comparer *c, const struct relation *rel, struct span *
 
 	*ret = COMPARED_LATER;
 	*ret_is_end = false;
+	touched_free(&c->differ);
 	ok = prepare(c, rel, a, &d, &is_live, f);
 	if (!ok || !is_live)
-		return ok || is_passing(c, rel, f);
+		return ok || is_passing(c, rel, is_owed, f);
 	begin(c, &scrub, &d);
 	if (c->stride.rows)
 		scrub.stride = c->stride;
-	if (!scrub_step(&scrub, from, a, ret_is_end, f))
-		return is_passing(c, rel, f);
+	ok = scrub_step(&scrub, from, a, ret_is_end, f);
+	c->source_us += scrub.source_us;
+	if (!ok)
+		return is_passing(c, rel, is_owed, f);
 	c->stride = scrub.stride;
 	*ret = end(c, &scrub);
-	return true;
+	return was_asked(c, rel);
 }
 
+/* What this table refuses its chunk will say. */
 bool compare_canary(struct comparer *c, const struct relation *rel, bool may_be_large, enum canary *ret,
 		    struct fault *f)
 {
@@ -232,5 +272,9 @@ bool compare_canary(struct comparer *c, const struct relation *rel, bool may_be_
 	     (!is_live || (!may_be_large && !d.range_column[DIGEST_SOURCE].p) ||
 	      canary_run(c->ends, c->role, &d, c->seed, ret, f));
 	arena_release(&a);
-	return ok || is_passing(c, rel, f);
+	if (ok || !ends_pass_over(c->ends, f))
+		return ok;
+	log_debug("canary: %s", f->text);
+	fault_reset(f);
+	return true;
 }

@@ -25,11 +25,13 @@ struct comparer {
 	struct touched differ; /* found by the last call; whole: more than can be said by key */
 	uint64_t told[COMPARE_TOLD_MAX]; /* hashes of table and key */
 	size_t told_count;
-	uint64_t unasked[COMPARE_TOLD_MAX]; /* likewise: tables that cannot be compared, and why */
+	struct comparer_unasked {
+		uint64_t table, why; /* hashes */
+	} unasked[COMPARE_TOLD_MAX]; /* tables that could not be compared the last time: said once */
 	size_t unasked_count;
 	/* Added up since compare_begin(). */
 	size_t key_count, row_count, read_count, open_count;
-	int64_t source_us, waited_us; /* scrub.h */
+	int64_t source_us;    /* scrub.h */
 	bool was_whole;       /* of compare_keys: no index has the keys, or they are not known */
 	struct stride stride; /* of compare_chunk: the next one's; rows 0: a new table */
 };
@@ -37,15 +39,15 @@ struct comparer {
 enum compared {
 	COMPARED,       /* what differs is in `differ` */
 	COMPARED_OPEN,  /* something could not be judged, or too much differs to be told: not done */
-	COMPARED_LATER, /* its copy is not complete, or it cannot be asked for (said in the log): nothing was compared */
+	COMPARED_LATER, /* its copy is not complete, or it cannot be asked for (said in the log): not done */
 };
 
 void compare_begin(struct comparer *c);
 /* The table's keys; all of it if it is touched as a whole, or its keys cannot be asked for. */
 bool compare_keys(struct comparer *c, const struct touched_table *t, enum compared *ret, struct fault *f);
-/* The chunk that begins at *from, as scrub_step. */
-bool compare_chunk(struct comparer *c, const struct relation *rel, struct span *from, struct arena *a, bool *ret_is_end,
-		   enum compared *ret, struct fault *f);
+/* The chunk that begins at *from, as scrub_step. is_owed: the gate waits for this table. */
+bool compare_chunk(struct comparer *c, const struct relation *rel, bool is_owed, struct span *from, struct arena *a,
+		   bool *ret_is_end, enum compared *ret, struct fault *f);
 /* Plants a difference (canary.h). CANARY_NO_ROW also where the table cannot be compared now, or where it would have to be
  * read as a whole and may_be_large is false. */
 bool compare_canary(struct comparer *c, const struct relation *rel, bool may_be_large, enum canary *ret,

@@ -23,6 +23,13 @@ static bool must_stop(const struct ends *e, struct fault *f)
 	return e->stop && atomic_load(e->stop) && !fault(f, FAULT_ENVIRONMENT, "told to stop");
 }
 
+bool ends_go_on(const struct ends *e, struct fault *f)
+{
+	if (e->alive)
+		e->alive(e->arg);
+	return !must_stop(e, f);
+}
+
 /* One core of a server at most: source_load is a share of that. */
 static const char settings_sql[] = "SET max_parallel_workers_per_gather = 0";
 
@@ -117,25 +124,26 @@ static bool stands(const struct ends *e, enum role role, uint64_t barrier, uint6
 	return fault(f, FAULT_ENVIRONMENT,
 		     "the %s does not move: it contains the source up to %s, wanted: %s; next step: see that foreshadow run is running%s",
 		     ends_role_names[role], lsn_format(barrier, at), lsn_format(lsn, wanted),
-		     is_behind_gate(e, role) ? " and why the gate stands, where it waits (foreshadow status), or compare --role shadow"
+		     is_behind_gate(e, role) ? " and why the gate stands, where it waits (foreshadow status), or foreshadow verify --role shadow"
 					     : " (foreshadow status)");
 }
 
-bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f)
+static bool wait_for_target(struct ends *e, enum role role, uint64_t lsn, struct fault *f)
 {
 	int64_t moved_us = clock_us(), patience_us = is_behind_gate(e, role) ? PATIENCE_AT_GATE_US : PATIENCE_US, stood_us;
 	uint64_t seen = 0, barrier;
 	bool is_said = e->is_patient;
 
-	if (e->are_still)
-		return true;
 	for (int poll_ms = POLL_FIRST_MS;; poll_ms = 2 * poll_ms < POLL_MS ? 2 * poll_ms : POLL_MS) {
 		if (!ends_barrier(e, role, &barrier, f))
 			return false;
 		if (barrier >= lsn)
 			return true;
-		if (barrier > seen)
+		if (barrier > seen) {
 			moved_us = clock_us();
+			if (!ends_go_on(e, f))
+				return false;
+		}
 		seen = barrier;
 		stood_us = clock_us() - moved_us;
 		if (!e->is_patient && stood_us > patience_us)
@@ -146,6 +154,15 @@ bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f)
 		if (must_stop(e, f) || !tail_poll(e->tail, poll_ms, f))
 			return false;
 	}
+}
+
+bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f)
+{
+	int64_t began_us = clock_us();
+	bool ok = e->are_still || wait_for_target(e, role, lsn, f);
+
+	e->waited_us += clock_us() - began_us;
+	return ok;
 }
 
 bool ends_places(struct ends *e, enum role role, struct position *ret_places, struct fault *f)
@@ -211,21 +228,40 @@ bool ends_copies(struct ends *e, enum role role, const struct relation *rel, str
 	return !arena_failed(a) || fault(f, FAULT_INTERNAL, "no memory for the copies of a table");
 }
 
+/* However much it is: what was not compared for a day is read before anything is. */
+static bool read_to(struct ends *e, int p, struct position place, struct fault *f)
+{
+	int64_t moved_us = clock_us();
+
+	while (!tail_has(e->tail, p, place)) {
+		uint64_t taken = e->tail->taken;
+
+		if (must_stop(e, f) || !tail_poll(e->tail, POLL_MS, f))
+			return false;
+		if (e->tail->taken != taken) {
+			moved_us = clock_us();
+			if (!ends_go_on(e, f))
+				return false;
+		} else if (clock_us() - moved_us > PATIENCE_US) {
+			return fault(f, FAULT_ENVIRONMENT,
+				     "topic %s partition %d: records that the target has applied do not come",
+				     e->m->changes_topic, p);
+		} else {
+			tail_wake(e->tail, p);
+		}
+	}
+	return true;
+}
+
 bool ends_read_to(struct ends *e, const struct position *places, struct fault *f)
 {
-	int64_t deadline_us = clock_us() + PATIENCE_US;
+	int64_t began_us = clock_us();
+	bool ok = true;
 
-	for (int p = 0; p < e->m->partition_count; p++)
-		while (!tail_has(e->tail, p, places[p])) {
-			if (must_stop(e, f) || !tail_poll(e->tail, POLL_MS, f))
-				return false;
-			if (clock_us() > deadline_us)
-				return fault(f, FAULT_ENVIRONMENT,
-					     "topic %s partition %d: records that the target has "
-					     "applied do not come",
-					     e->m->changes_topic, p);
-		}
-	return true;
+	for (int p = 0; ok && p < e->m->partition_count; p++)
+		ok = read_to(e, p, places[p], f);
+	e->waited_us += clock_us() - began_us;
+	return ok;
 }
 
 bool ends_read_past(struct ends *e, uint64_t lsn, int64_t timeout_us, bool *ret_is_read, struct fault *f)
@@ -279,6 +315,22 @@ bool ends_is_settled(struct ends *e, const struct snapshot *s, const struct ends
 		return fault_in(f, "source");
 	*ret_is_settled = pg_i64(r, 0, 0) == 0;
 	PQclear(r);
+	return true;
+}
+
+static void end_transaction(PGconn *conn)
+{
+	if (conn && PQtransactionStatus(conn) != PQTRANS_IDLE)
+		PQclear(pg_query(conn, NULL, "ROLLBACK"));
+}
+
+bool ends_pass_over(struct ends *e, const struct fault *f)
+{
+	if ((f->kind != FAULT_STOP && f->kind != FAULT_DATA) || e->tail->has_refused)
+		return false;
+	end_transaction(e->source);
+	for (int role = 0; role < 2; role++)
+		end_transaction(e->targets[role]);
 	return true;
 }
 

@@ -21,7 +21,9 @@ struct ends {
 	const atomic_bool *stop; /* waiting ends when it is set, with FAULT_ENVIRONMENT; NULL: never */
 	bool is_patient;         /* waits for a target for as long as it takes */
 	void (*answered)(void *arg, int64_t took_us); /* told how long each mark took; NULL: nobody is */
+	void (*alive)(void *arg); /* told that something goes on, while that takes long; NULL: nobody is */
 	void *arg;
+	int64_t waited_us; /* for targets and for the stream, added up */
 };
 
 extern const char *const ends_role_names[2];
@@ -42,6 +44,8 @@ bool ends_mark(struct ends *e, struct ends_moment *ret, struct fault *f);
 /* The statement that does, for who sends it to the source together with others, and what is in its row. */
 extern const char ends_mark_sql[];
 bool ends_mark_read(const PGresult *r, struct ends_moment *ret, struct fault *f);
+/* Between the parts of something long: `alive` is told. False: it is to stop. */
+bool ends_go_on(const struct ends *e, struct fault *f);
 /* Waits until the target contains everything before lsn, and takes in the stream meanwhile.
  * FAULT_ENVIRONMENT when its barriers have not moved for a while. At once with are_still. */
 bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f);
@@ -52,7 +56,7 @@ bool ends_places(struct ends *e, enum role role, struct position *ret_places, st
 /* The copies of a table's leaves on the target, as a text that differs when one was made again. */
 bool ends_copies(struct ends *e, enum role role, const struct relation *rel, struct arena *a,
 		 struct span *ret_copies, bool *ret_are_live, struct fault *f);
-/* Reads the stream up to these places. */
+/* Reads the stream up to these places. FAULT_ENVIRONMENT when nothing has come for a while. */
 bool ends_read_to(struct ends *e, const struct position *places, struct fault *f);
 /* Reads the stream until it holds everything before lsn, for at most timeout_us. */
 bool ends_read_past(struct ends *e, uint64_t lsn, int64_t timeout_us, bool *ret_is_read, struct fault *f);
@@ -62,6 +66,9 @@ bool ends_read_past(struct ends *e, uint64_t lsn, int64_t timeout_us, bool *ret_
  */
 bool ends_is_settled(struct ends *e, const struct snapshot *s, const struct ends_moment *since,
 		     bool *ret_is_settled, struct fault *f);
+/* Does f say what a server refuses of one table (a column is missing, a value that a cast does not take)? Then the others
+ * can be compared: what was open or under way is ended. f stays as it is. */
+bool ends_pass_over(struct ends *e, const struct fault *f);
 /* A transaction in which all statements see the same. */
 bool ends_begin(PGconn *conn, struct fault *f);
 bool ends_commit(PGconn *conn, struct fault *f);

@@ -364,7 +364,7 @@ static bool round_judge(struct round *r, enum verdict *verdicts)
 	if (r->j->digest->is_keyless)
 		return judge_keyless(r, verdicts);
 	for (size_t i = 0; i < r->key_count; i++)
-		if (!judge_keyed(r, i, &verdicts[i]))
+		if (!ends_go_on(r->j->ends, r->f) || !judge_keyed(r, i, &verdicts[i]))
 			return false;
 	return true;
 }
@@ -393,7 +393,8 @@ static bool round_run(struct judge *j, struct span *keys, size_t *n, struct faul
 		}
 		*n = left;
 	}
-	j->bytes = r.arena.used_bytes;
+	if (r.arena.used_bytes > j->bytes)
+		j->bytes = r.arena.used_bytes;
 	arena_release(&r.arena);
 	return ok;
 }
@@ -403,6 +404,7 @@ bool judge_keys(struct judge *j, const struct span *keys, size_t n, struct fault
 	struct span left[JUDGE_BATCH];
 	const struct tail *t = j->ends->tail;
 
+	j->bytes = 0;
 	memcpy(left, keys, n * sizeof(*left));
 	for (int i = 0; i < ROUNDS && n > 0 && !t->has_overflowed && !t->has_copy; i++)
 		if (!round_run(j, left, &n, f))

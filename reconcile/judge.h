@@ -44,7 +44,7 @@ struct judge {
 	void (*open)(void *arg, struct span key); /* could not be judged; may be NULL */
 	void *arg;
 	size_t found_count, explained_count, open_count; /* open: could not be judged */
-	size_t bytes; /* that the last keys' rows took */
+	size_t bytes; /* that the last keys' rows took, in the round that took most */
 };
 
 /* "missing", "extraneous", "mismatch"; "source to stream", "stream to target", or NULL where it is not known. */

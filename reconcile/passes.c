@@ -18,7 +18,7 @@ static const struct relation *find_relation(const struct session *s, const struc
 	for (size_t i = 0; i < known_count(s->known); i++) {
 		const struct relation *rel = known_newest(s->known, i);
 
-		if (span_eq(rel->root_schema, span_str(t->schema)) && span_eq(rel->root_table, span_str(t->table)))
+		if (session_has_table(s, rel) && span_eq(rel->root_schema, span_str(t->schema)) && span_eq(rel->root_table, span_str(t->table)))
 			return rel;
 	}
 	return NULL;
@@ -55,7 +55,7 @@ static bool begin_pass(struct session *s)
 	return true;
 }
 
-/* What could not be judged is tried again; a pass that owes nothing goes on without it in the end. */
+/* What could not be judged, or asked for, is tried again; a pass that owes nothing goes on without it in the end. */
 static void take_chunk(struct session *s, const struct relation *rel, bool is_owed, enum compared compared,
 		       struct span from)
 {
@@ -63,16 +63,43 @@ static void take_chunk(struct session *s, const struct relation *rel, bool is_ow
 
 	if (!is_done && !is_owed && s->open_tries >= OPEN_TRIES) {
 		walk_dirty(&s->walk);
-		log_warn("%.*s.%.*s: rows that change all the time could not be compared on the %s in this scrub",
-			 SPAN_ARG(rel->root_schema), SPAN_ARG(rel->root_table), session_role(s));
+		log_warn("%.*s.%.*s: %s could not be compared on the %s in this scrub", SPAN_ARG(rel->root_schema),
+			 SPAN_ARG(rel->root_table), compared == COMPARED_LATER ? "it" : "rows that change all the time",
+			 session_role(s));
 		is_done = true;
 	}
 	s->open_tries = is_done ? 0 : s->open_tries + 1;
+	if (!is_done && compared == COMPARED_LATER) {
+		walk_later(&s->walk);
+		s->pace.next_us = clock_us() + LATER_US;
+	}
 	if (!is_done)
 		return;
 	if (!from.p)
 		s->comparer.stride = (struct stride) { 0 };
 	walk_went(&s->walk, from);
+}
+
+/* The gate stands for it now. A restart knows only what a bookmark says: there the table is owed. */
+static bool take_differences(struct session *s)
+{
+	struct touched *differ = &s->comparer.differ;
+
+	if (!differ->count)
+		return true;
+	s->has_found = true;
+	walk_dirty(&s->walk);
+	walk_found(&s->walk);
+	for (size_t i = 0; i < differ->count; i++) {
+		bool is_new;
+		struct touched_table *t = touched_table(&s->due, differ->tables[i]->rel, &is_new);
+
+		if (!t)
+			return session_no_memory(s->f);
+		t->was_wrong = true;
+	}
+	return (touched_move(differ, &s->due) || session_no_memory(s->f)) &&
+	       (!s->has_clean_places || window_write_bookmark(s));
 }
 
 static bool scrub_chunk(struct session *s, const struct relation *rel, bool is_owed)
@@ -83,19 +110,10 @@ static bool scrub_chunk(struct session *s, const struct relation *rel, bool is_o
 	bool ok, is_end;
 
 	arena_init(&a, CHUNK_TEXT_BYTES);
-	ok = compare_chunk(&s->comparer, rel, &from, &a, &is_end, &compared, s->f);
-	if (ok && s->comparer.differ.count) {
-		s->has_found = true;
-		walk_dirty(&s->walk);
-	}
-	ok = ok && (touched_move(&s->comparer.differ, &s->due) || session_no_memory(s->f));
+	ok = compare_chunk(&s->comparer, rel, is_owed, &from, &a, &is_end, &compared, s->f) && take_differences(s);
 	pace_took(&s->pace, clock_us(), s->comparer.source_us);
-	if (ok && compared != COMPARED_LATER) {
-		take_chunk(s, rel, is_owed, compared, is_end ? span(NULL, 0) : from);
-	} else if (ok) {
-		walk_later(&s->walk);
-		s->pace.next_us = clock_us() + LATER_US;
-	}
+	if (ok)
+		take_chunk(s, rel, is_owed, compared, is_end || compared == COMPARED_LATER ? span(NULL, 0) : from);
 	arena_release(&a);
 	return ok;
 }

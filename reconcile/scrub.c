@@ -180,17 +180,15 @@ static bool drill(struct chunk *c, enum role role, const int64_t *leaves, size_t
 	struct ends_moment now;
 	struct arena a;
 	struct span *suspects;
-	int64_t began_us, read_us;
+	int64_t began_us;
 	size_t count;
 	bool ok;
 
 	arena_init(&a, CHUNK_BYTES);
 	began_us = clock_us();
 	ok = survey_drill(e->source, &source, leaves, n, &a, &keys[DIGEST_SOURCE], c->f);
-	read_us = clock_us();
-	c->s->source_us += read_us - began_us;
+	c->s->source_us += clock_us() - began_us;
 	ok = ok && ends_mark(e, &now, c->f) && ends_wait(e, role, now.lsn, c->f);
-	c->s->waited_us += clock_us() - read_us;
 	ok = ok && survey_drill(e->targets[role], &target, leaves, n, &a, &keys[DIGEST_TARGET], c->f);
 	if (ok) {
 		c->s->read_count += keys[DIGEST_SOURCE].count;

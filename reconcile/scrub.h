@@ -41,7 +41,6 @@ struct scrub {
 	uint64_t first_lsn;   /* of the first mark; 0: none yet */
 	size_t read_count;    /* rows of the source that were looked at one by one */
 	int64_t source_us;    /* that the source has worked for it, as far as its answers' time tells */
-	int64_t waited_us;    /* for a target, before the rows of leaves or keys: however many they are */
 };
 
 void scrub_init(struct scrub *s, struct ends *ends, int64_t seed);

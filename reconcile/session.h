@@ -27,6 +27,8 @@ struct session {
 	struct touched fresh;      /* touched since the last window ended */
 	struct touched due;        /* to be compared */
 	struct tail_place *places; /* where the stream was when fresh became due */
+	struct tail_place *clean_places; /* likewise, of the last clean window, or of the bookmark */
+	bool has_clean_places;
 	struct walk walk;
 	struct pace pace;
 	int open_tries;
@@ -37,7 +39,7 @@ struct session {
 	bool is_said;    /* that the gate is open */
 	struct buf parts[TOUCHED_PARTS_MAX];
 	uint64_t mark_lsn;
-	int64_t compare_us; /* what comparing the last window by key took; not the wait that few keys take, too */
+	int64_t compare_us; /* what comparing the last window by key took, without waiting for the target */
 	size_t thinned;     /* keys since the last clean window that were not compared, so that none is late */
 	bool is_thin;       /* that this is so is said */
 	int64_t rest_until_us; /* no table is compared as a whole before; outlives a lost connection */
@@ -68,11 +70,20 @@ static inline bool session_no_memory(struct fault *f)
 	return fault(f, FAULT_INTERNAL, "no memory for the keys of a window");
 }
 
+/* Is this a table of the migration, as the file has it now? */
+static inline bool session_has_table(const struct session *s, const struct relation *rel)
+{
+	return migration_has_table(s->m, rel->root_schema, rel->root_table) ||
+	       migration_has_table(s->m, rel->schema, rel->table);
+}
+
 /* Of the touch of struct tail, and the found of struct comparer; arg: the session. */
 bool window_touch(void *arg, const struct relation *rel, const struct value *row, struct fault *f);
 void window_found(void *arg, const struct difference *d);
 /* One window, from its mark to the gate. Nothing while a table is copied. */
 bool window_run(struct session *s);
+/* From where a restart goes on: the stream where all was right the last time, the scrub where it is now. */
+bool window_write_bookmark(struct session *s);
 
 /* Is a chunk to be scrubbed, and does the pace allow it? */
 bool passes_are_due(struct session *s);

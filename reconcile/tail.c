@@ -13,6 +13,7 @@ enum {
 	BURST = 10000, /* records taken in one poll */
 	FETCH_PATIENCE_US = 30 * 1000 * 1000,
 	FETCH_POLL_MS = 100,
+	WAKE_EVERY_US = 100 * 1000,
 	DRAIN_PATIENCE_US = 60 * 1000 * 1000,
 	FETCH_AHEAD = 2000, /* records that are passed over rather than asked anew */
 	BARRIER_NEAR = 2,
@@ -443,7 +444,13 @@ static bool is_passing(const rd_kafka_message_t *msg, struct fault *f)
 	return fault(f, why.kind, "%s", why.text);
 }
 
-bool tail_poll(struct tail *t, int timeout_ms, struct fault *f)
+static bool refused(struct tail *t, const struct fault *f)
+{
+	t->has_refused |= f && f->kind != FAULT_ENVIRONMENT;
+	return false;
+}
+
+static bool poll_burst(struct tail *t, int timeout_ms, struct fault *f)
 {
 	for (int i = 0; i < BURST; i++) {
 		rd_kafka_message_t *msg = rd_kafka_consumer_poll(t->reader, i ? 0 : timeout_ms);
@@ -458,8 +465,22 @@ bool tail_poll(struct tail *t, int timeout_ms, struct fault *f)
 		rd_kafka_message_destroy(msg);
 		if (!ok)
 			return false;
+		t->taken++;
 	}
 	return true;
+}
+
+bool tail_poll(struct tail *t, int timeout_ms, struct fault *f)
+{
+	return poll_burst(t, timeout_ms, f) || refused(t, f);
+}
+
+void tail_wake(struct tail *t, int partition)
+{
+	if (clock_us() - t->woken_us < WAKE_EVERY_US)
+		return;
+	t->woken_us = clock_us();
+	kafka_wake(t->reader, t->m->changes_topic, partition);
 }
 
 bool tail_has(const struct tail *t, int partition, struct position p)

@@ -62,6 +62,9 @@ struct tail {
 	int64_t fetch_next;
 	struct sequence *parts;
 	int64_t *next; /* per partition: the offset that comes next */
+	uint64_t taken; /* records */
+	int64_t woken_us;
+	bool has_refused; /* it failed, and not because nobody answers: Kafka, the registry or a record, not a table */
 	const struct relation *watched; /* NULL: none */
 	/* May be NULL. An exclusive event that is no copy: once for each of its tables. */
 	void (*changed)(void *arg, const struct relation *rel, struct position p);
@@ -98,6 +101,8 @@ void tail_watch(struct tail *t, const struct relation *rel);
 void tail_forget(struct tail *t, size_t n);
 /* Takes what is there; waits at most timeout_ms for the first record. */
 bool tail_poll(struct tail *t, int timeout_ms, struct fault *f);
+/* When what should come does not: the reader may sleep over queues that were all full (core/kafka.c). */
+void tail_wake(struct tail *t, int partition);
 /* Have this partition's records been read up to this position? */
 bool tail_has(const struct tail *t, int partition, struct position p);
 

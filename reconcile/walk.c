@@ -166,6 +166,21 @@ void walk_dirty(struct walk *w)
 	w->pass_is_clean = false;
 }
 
+void walk_found(struct walk *w)
+{
+	bool is_there = w->at_table != NULL;
+	size_t i = is_there ? find(w, span_str(w->at_schema), span_str(w->at_table), &is_there) : 0;
+
+	if (is_there)
+		w->tables[i].has_found = true;
+}
+
+void walk_clear_found(struct walk *w)
+{
+	for (size_t i = 0; i < w->count; i++)
+		w->tables[i].has_found = false;
+}
+
 static bool go_to(struct walk *w, const struct walk_table *t)
 {
 	if (is_at(w, t))

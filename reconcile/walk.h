@@ -16,6 +16,7 @@
 struct walk_table {
 	char *schema, *table; /* of the source; a partitioned table by its root */
 	bool is_due, is_owed; /* owed: due as well */
+	bool has_found;       /* something differed when it was scrubbed: to a bookmark it is owed */
 };
 
 struct walk {
@@ -48,6 +49,9 @@ size_t walk_owed(const struct walk *w);
 void walk_pass(struct walk *w, uint64_t lsn, int64_t at);
 /* Differences were found: the pass proves nothing. */
 void walk_dirty(struct walk *w);
+/* They were of the table that walk_next said; all such tables are right again. */
+void walk_found(struct walk *w);
+void walk_clear_found(struct walk *w);
 /* The table to go on with, from w->from on. NULL: none is due, or no memory. Until the next call that takes a w. */
 const struct walk_table *walk_next(struct walk *w);
 /* What walk_next said was scrubbed up to `from`; absent: to its end. Nothing if it is owed anew since. */

@@ -20,12 +20,6 @@ enum {
 	THIN_LEAST = 1000,         /* keys of a window: fewer are not what takes the time */
 };
 
-static bool is_in_scope(const struct session *s, const struct relation *rel)
-{
-	return migration_has_table(s->m, rel->root_schema, rel->root_table) ||
-	       migration_has_table(s->m, rel->schema, rel->table);
-}
-
 /* ---- what was touched ---- */
 
 /* False: not known. */
@@ -59,7 +53,7 @@ bool window_touch(void *arg, const struct relation *rel, const struct value *row
 	bool is_new;
 	size_t n;
 
-	if (!is_in_scope(s, rel))
+	if (!session_has_table(s, rel))
 		return true;
 	if (!row)
 		return walk_owe(&s->walk, rel->root_schema, rel->root_table) || session_no_memory(f);
@@ -93,7 +87,7 @@ static bool take_tables(struct session *s)
 	if (!known_look(s->known, s->f))
 		return false;
 	for (size_t i = 0; i < known_count(s->known); i++)
-		if (is_in_scope(s, known_newest(s->known, i)) && !take_table(s, known_newest(s->known, i)))
+		if (session_has_table(s, known_newest(s->known, i)) && !take_table(s, known_newest(s->known, i)))
 			return false;
 	s->has_tables = true;
 	return true;
@@ -252,7 +246,7 @@ static void say_whole(const struct session *s, struct touched_table *t, int64_t 
 
 static bool compare_one(struct session *s, struct touched_table *t, bool *ret_is_right)
 {
-	int64_t began_us = clock_us(), waited_us = s->comparer.waited_us, source_us = s->comparer.source_us;
+	int64_t began_us = clock_us(), waited_us = s->ends.waited_us, source_us = s->comparer.source_us;
 	bool was_whole = t->is_whole;
 	enum compared compared;
 
@@ -260,7 +254,7 @@ static bool compare_one(struct session *s, struct touched_table *t, bool *ret_is
 		return false;
 	t->was_wrong = !*ret_is_right;
 	if (!s->comparer.was_whole) {
-		s->compare_us += clock_us() - began_us - (s->comparer.waited_us - waited_us);
+		s->compare_us += clock_us() - began_us - (s->ends.waited_us - waited_us);
 		return true;
 	}
 	source_us = s->comparer.source_us - source_us;
@@ -294,14 +288,14 @@ static bool compare_due(struct session *s, size_t *ret_wrong, size_t *ret_restin
 	return true;
 }
 
-static bool write_bookmark(struct session *s)
+bool window_write_bookmark(struct session *s)
 {
 	char key[BOOKMARK_KEY_TEXT];
 	struct buf value;
 	bool ok;
 
 	buf_init(&value, BOOKMARK_BYTES);
-	ok = bookmark_format(&s->walk, s->places, s->m->partition_count, &value) || session_no_memory(s->f);
+	ok = bookmark_format(&s->walk, s->clean_places, s->m->partition_count, &value) || session_no_memory(s->f);
 	ok = ok && control_put(s->control, span_str(bookmark_key(session_role(s), key)), buf_span(&value), PUT_MS, s->f);
 	buf_release(&value);
 	if (ok || s->f->kind == FAULT_ENVIRONMENT)
@@ -317,7 +311,6 @@ static bool move_on(struct session *s, uint64_t lsn)
 	uint64_t scrubbed = s->walk.scrubbed_lsn;
 	char text[LSN_TEXT];
 
-	s->comparer.unasked_count = 0; /* all were compared */
 	if (session_has_gate(s)) {
 		if (!gate_record_put(s->control, (struct boundary) { lsn }, PUT_MS, s->f))
 			return false;
@@ -373,6 +366,9 @@ static bool end_window(struct session *s, uint64_t lsn, int64_t marked_us, size_
 	if (s->comparer.told_count)
 		log_info("what differed on the %s is right now", session_role(s));
 	compare_forget(&s->comparer);
+	walk_clear_found(&s->walk);
+	memcpy(s->clean_places, s->places, (size_t)s->m->partition_count * sizeof(*s->places));
+	s->has_clean_places = true;
 	s->thinned = 0;
 	if (walk_owed(&s->walk) == 0 && !move_on(s, lsn))
 		return false;
@@ -381,7 +377,7 @@ static bool end_window(struct session *s, uint64_t lsn, int64_t marked_us, size_
 	if (clock_us() - s->bookmark_us < BOOKMARK_US)
 		return true;
 	s->bookmark_us = clock_us();
-	return write_bookmark(s);
+	return window_write_bookmark(s);
 }
 
 /* What was copied is as the source was when the copy ended: a mark from before that would open the gate in

@@ -69,6 +69,11 @@ static void answered(void *arg, int64_t took_us)
 		log_debug("the source answers slowly: scrubbing less");
 }
 
+static void alive(void *arg)
+{
+	standing_beat(((struct session *)arg)->options->standing);
+}
+
 /* Where the last one was left, if the stream is still there from that place on. */
 static bool start_tail(struct session *s)
 {
@@ -85,8 +90,11 @@ static bool start_tail(struct session *s)
 	if (s->was_left)
 		ok = tail_start_at(&s->tail, s->places, &is_gone, s->f);
 	arena_release(&a);
-	if (ok && s->was_left && !is_gone)
+	if (ok && s->was_left && !is_gone) {
+		memcpy(s->clean_places, s->places, (size_t)s->m->partition_count * sizeof(*s->places));
+		s->has_clean_places = true;
 		return true;
+	}
 	if (is_gone) {
 		log_warn("Kafka does not have the stream any more from where the windows of the %s were left: all tables are "
 			 "compared anew", session_role(s));
@@ -106,7 +114,7 @@ static bool open_session(struct session *s, struct framing *framing)
 	if (getrandom(&s->comparer.seed, sizeof(s->comparer.seed), 0) != sizeof(s->comparer.seed))
 		return fault(s->f, FAULT_INTERNAL, "no random number from the system");
 	s->ends = (struct ends) { .m = s->m, .tail = &s->tail, .stop = s->options->stop, .is_patient = true,
-				  .answered = answered, .arg = s };
+				  .answered = answered, .alive = alive, .arg = s };
 	if (!ends_connect(&s->ends, roles, s->f) || !be_the_one(s))
 		return false;
 	s->known = known_new(s->control, s->f);
@@ -132,7 +140,8 @@ static void close_session(struct session *s)
 	s->known = NULL;
 	ends_close(&s->ends);
 	s->clean_us = s->bookmark_us = s->compare_us = 0;
-	s->is_thin = s->has_tables = s->was_left = s->has_found = s->has_proof = s->is_said = false;
+	s->thinned = 0;
+	s->is_thin = s->has_clean_places = s->has_tables = s->was_left = s->has_found = s->has_proof = s->is_said = false;
 	s->open_tries = 0;
 	metric_clear(s->coverage);
 	metric_clear(s->balance);
@@ -198,10 +207,12 @@ bool windows_run(const struct migration *m, struct control *control, struct fram
 	if (!s)
 		return session_no_memory(f);
 	s->places = calloc((size_t)m->partition_count, sizeof(*s->places));
+	s->clean_places = calloc((size_t)m->partition_count, sizeof(*s->places));
 	s->incidents = incident_topic_new(m);
-	if (!s->places || !s->incidents) {
+	if (!s->places || !s->clean_places || !s->incidents) {
 		incident_topic_free(s->incidents);
 		free(s->places);
+		free(s->clean_places);
 		free(s);
 		return session_no_memory(f);
 	}
@@ -232,6 +243,7 @@ bool windows_run(const struct migration *m, struct control *control, struct fram
 	walk_release(&s->walk);
 	incident_topic_free(s->incidents);
 	free(s->places);
+	free(s->clean_places);
 	free(s);
 	fault_reset(f);
 	return true;

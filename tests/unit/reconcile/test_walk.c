@@ -162,6 +162,20 @@ static void a_bookmark_is_read_as_it_was_written(void **state)
 	assert_int_equal(again.pass_at, 1000);
 	assert_int_equal(again.scrubbed_lsn, 55);
 	walk_release(&again);
+	/* something differs in b, and a had been done: both are owed, b from its beginning */
+	buf_reset(&text);
+	walk_found(&w);
+	w.tables[0].has_found = true;
+	assert_true(bookmark_format(&w, places, 2, &text));
+	walk_init(&again);
+	assert_true(bookmark_parse(buf_span(&text), 2, &again, read));
+	assert_int_equal(walk_owed(&again), 3);
+	assert_next(&again, "b");
+	assert_false(again.has_from);
+	walk_release(&again);
+	walk_clear_found(&w);
+	buf_reset(&text);
+	assert_true(bookmark_format(&w, places, 2, &text));
 	/* of another number of partitions, cut off, or nothing */
 	for (int i = 0; i < 3; i++) {
 		struct span bad = i == 2 ? span("", 0) : span(buf_span(&text).p, buf_span(&text).n - (i == 1));
