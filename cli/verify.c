@@ -236,7 +236,7 @@ static int exit_of(const struct verify *v, const struct reconcile_summary *s)
 	if (!s->open_count && !s->unverified_count && !s->is_unproven)
 		return 0;
 	log_error("no difference is left, but not everything could be compared: %zu tables are left%s", v->unverified_count,
-		  s->is_unproven ? "; an old transaction on the source must end before rows that differ can be judged" : "");
+		  s->is_unproven ? "; a planted difference could not be judged: a server refuses the tables, or an old transaction on the source must end" : "");
 	return 1;
 }
 

@@ -225,7 +225,8 @@ bool canary_prove(size_t table_count, canary_try *try, void *arg, enum canary *r
 		if (!try(arg, k % table_count, k >= table_count, &now, f))
 			return false;
 		open_count += now == CANARY_OPEN;
-		*ret = now == CANARY_NO_ROW ? *ret : now;
+		if (now == CANARY_FOUND || now == CANARY_OPEN || *ret == CANARY_NO_ROW)
+			*ret = now;
 	}
 	return true;
 }

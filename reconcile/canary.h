@@ -16,16 +16,17 @@ enum { CANARY_TABLES = 8 }; /* that are tried, where it stays open: then it stay
 enum canary {
 	CANARY_FOUND,
 	CANARY_OPEN, /* it could not be judged: an old transaction is not settled, or the rows change all the time */
-	CANARY_NO_ROW
+	CANARY_NO_ROW,
+	CANARY_REFUSED, /* a server refuses it: of canary_try */
 };
 
 /* FAULT_INTERNAL: it was not found. */
 bool canary_run(struct ends *e, enum role role, const struct digest *d, int64_t seed,
 		enum canary *ret, struct fault *f);
 
-/* One table's; may_be_large: also if it is one chunk. Another one is tried after CANARY_NO_ROW or CANARY_OPEN. */
+/* One table's; may_be_large: also if it is one chunk. Another one is tried unless it is CANARY_FOUND. */
 typedef bool canary_try(void *arg, size_t table, bool may_be_large, enum canary *ret, struct fault *f);
-/* Of some table: those in which a chunk is small, then any. */
+/* Of some table: those in which a chunk is small, then any. NO_ROW: no table has one. */
 bool canary_prove(size_t table_count, canary_try *try, void *arg, enum canary *ret, struct fault *f);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "core/clock.h"
 #include "core/log.h"
 #include "reconcile/narrow.h"
 
@@ -10,6 +11,7 @@ enum {
 	TABLE_BYTES = 1 << 30,
 	TEXT_BYTES = 64 << 20,
 	KEYS_AT_ONCE = 10 * 1000,
+	SAID_AGAIN_US = 600 * 1000 * 1000,
 };
 
 static bool no_memory(struct fault *f)
@@ -107,51 +109,56 @@ static uint64_t hash_of(const struct relation *rel)
 	return span_hash(rel->target_schema) ^ span_hash(rel->target_table) * 3;
 }
 
-static struct comparer_unasked *find_unasked(struct comparer *c, const struct relation *rel)
+static struct comparer_refused *find_refused(struct comparer *c, const struct relation *rel)
 {
 	uint64_t table = hash_of(rel);
 
-	for (size_t i = 0; i < c->unasked_count; i++)
-		if (c->unasked[i].table == table)
-			return &c->unasked[i];
+	for (size_t i = 0; i < c->refused_count; i++)
+		if (c->refused[i].table == table)
+			return &c->refused[i];
 	return NULL;
 }
 
-/* Is it another reason than the last time? */
-static bool is_other_reason(struct comparer *c, const struct relation *rel, const char *why)
+/* Texts name values, and another row's value is no news. */
+static uint64_t hash_of_reason(const struct fault *f)
 {
-	struct comparer_unasked *u = find_unasked(c, rel), now = { hash_of(rel), span_hash(span_str(why)) };
-	bool is_new = !u || u->why != now.why;
-
-	if (!u && c->unasked_count == COMPARE_TOLD_MAX)
-		return false;
-	*(u ? u : &c->unasked[c->unasked_count++]) = now;
-	return is_new;
+	return span_hash(span_str(*f->sqlstate ? f->sqlstate : f->text));
 }
 
-/* Of a table that was compared nothing is remembered: it would be said again. */
-static bool was_asked(struct comparer *c, const struct relation *rel)
+/* To be said: it is for another reason than the last time, the gate is concerned now, or that is long ago. */
+static bool is_worth_saying(struct comparer *c, const struct relation *rel, bool holds_gate, const struct fault *f)
 {
-	struct comparer_unasked *u = find_unasked(c, rel);
+	struct comparer_refused *r = find_refused(c, rel), now = { hash_of(rel), hash_of_reason(f), clock_us(), holds_gate };
+	bool is_known = r && r->why == now.why && r->holds_gate >= holds_gate && now.said_us - r->said_us < SAID_AGAIN_US;
 
-	if (u)
-		*u = c->unasked[--c->unasked_count];
-	return true;
+	if (!is_known && (r || c->refused_count < COMPARE_TOLD_MAX))
+		*(r ? r : &c->refused[c->refused_count++]) = now;
+	return !is_known;
 }
 
-/* It is said, once, and others are compared. */
+/* It was compared to its end. */
+static void forget_refused(struct comparer *c, const struct relation *rel)
+{
+	struct comparer_refused *r = find_refused(c, rel);
+
+	if (r)
+		*r = c->refused[--c->refused_count];
+}
+
+/* Others are compared. is_waited_for: the gate does not move before this table was compared. */
 static bool is_passing(struct comparer *c, const struct relation *rel, bool is_waited_for, struct fault *f)
 {
+	bool holds_gate = is_waited_for && c->role == ROLE_SHADOW;
+
 	if (!ends_pass_over(c->ends, f)) {
 		fault_in(f, "%.*s.%.*s", SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table));
 		return false;
 	}
-	if (is_other_reason(c, rel, f->text))
+	if (is_worth_saying(c, rel, holds_gate, f))
 		log_error("%.*s.%.*s cannot be compared: %s%s", SPAN_ARG(rel->target_schema), SPAN_ARG(rel->target_table), f->text,
-			  c->role == ROLE_SHADOW && is_waited_for
-			      ? "; the gate stands as long as that is so; next step: set that right; or exclude the table, "
-				"or verify: {window: off}"
-			      : "; next step: set that right, or exclude the table");
+			  holds_gate ? "; the gate stands as long as that is so; next step: set that right; or exclude the table, "
+				       "or verify: {window: off}"
+				     : "; next step: set that right, or exclude the table");
 	fault_reset(f);
 	return true;
 }
@@ -216,7 +223,9 @@ static bool compare_table(struct comparer *c, const struct touched_table *t, con
 		return false;
 	c->key_count += t->count;
 	*ret = end(c, &scrub);
-	return was_asked(c, t->rel);
+	if (c->was_whole)
+		forget_refused(c, t->rel);
+	return true;
 }
 
 bool compare_keys(struct comparer *c, const struct touched_table *t, enum compared *ret, struct fault *f)
@@ -255,7 +264,9 @@ bool compare_chunk(struct comparer *c, const struct relation *rel, bool is_owed,
 		return is_passing(c, rel, is_owed, f);
 	c->stride = scrub.stride;
 	*ret = end(c, &scrub);
-	return was_asked(c, rel);
+	if (*ret_is_end)
+		forget_refused(c, rel);
+	return true;
 }
 
 /* What this table refuses its chunk will say. */
@@ -274,7 +285,7 @@ bool compare_canary(struct comparer *c, const struct relation *rel, bool may_be_
 	arena_release(&a);
 	if (ok || !ends_pass_over(c->ends, f))
 		return ok;
-	log_debug("canary: %s", f->text);
+	*ret = CANARY_REFUSED;
 	fault_reset(f);
 	return true;
 }

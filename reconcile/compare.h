@@ -25,10 +25,12 @@ struct comparer {
 	struct touched differ; /* found by the last call; whole: more than can be said by key */
 	uint64_t told[COMPARE_TOLD_MAX]; /* hashes of table and key */
 	size_t told_count;
-	struct comparer_unasked {
+	struct comparer_refused {
 		uint64_t table, why; /* hashes */
-	} unasked[COMPARE_TOLD_MAX]; /* tables that could not be compared the last time: said once */
-	size_t unasked_count;
+		int64_t said_us;
+		bool holds_gate; /* this was said */
+	} refused[COMPARE_TOLD_MAX]; /* tables that could not be compared to their end since */
+	size_t refused_count;
 	/* Added up since compare_begin(). */
 	size_t key_count, row_count, read_count, open_count;
 	int64_t source_us;    /* scrub.h */
@@ -39,7 +41,7 @@ struct comparer {
 enum compared {
 	COMPARED,       /* what differs is in `differ` */
 	COMPARED_OPEN,  /* something could not be judged, or too much differs to be told: not done */
-	COMPARED_LATER, /* its copy is not complete, or it cannot be asked for (said in the log): not done */
+	COMPARED_LATER, /* its copy is not complete, or a server refuses it (said in the log): not done */
 };
 
 void compare_begin(struct comparer *c);
@@ -48,7 +50,7 @@ bool compare_keys(struct comparer *c, const struct touched_table *t, enum compar
 /* The chunk that begins at *from, as scrub_step. is_owed: the gate waits for this table. */
 bool compare_chunk(struct comparer *c, const struct relation *rel, bool is_owed, struct span *from, struct arena *a,
 		   bool *ret_is_end, enum compared *ret, struct fault *f);
-/* Plants a difference (canary.h). CANARY_NO_ROW also where the table cannot be compared now, or where it would have to be
+/* Plants a difference (canary.h). CANARY_NO_ROW also where its copy is not complete, or where it would have to be
  * read as a whole and may_be_large is false. */
 bool compare_canary(struct comparer *c, const struct relation *rel, bool may_be_large, enum canary *ret,
 		    struct fault *f);

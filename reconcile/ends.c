@@ -235,20 +235,18 @@ static bool read_to(struct ends *e, int p, struct position place, struct fault *
 
 	while (!tail_has(e->tail, p, place)) {
 		uint64_t taken = e->tail->taken;
+		int64_t next = e->tail->next[p];
 
-		if (must_stop(e, f) || !tail_poll(e->tail, POLL_MS, f))
+		if (!ends_go_on(e, f) || !tail_poll(e->tail, POLL_MS, f))
 			return false;
-		if (e->tail->taken != taken) {
+		if (e->tail->next[p] != next)
 			moved_us = clock_us();
-			if (!ends_go_on(e, f))
-				return false;
-		} else if (clock_us() - moved_us > PATIENCE_US) {
+		else if (clock_us() - moved_us > PATIENCE_US)
 			return fault(f, FAULT_ENVIRONMENT,
 				     "topic %s partition %d: records that the target has applied do not come",
 				     e->m->changes_topic, p);
-		} else {
+		else if (e->tail->taken == taken)
 			tail_wake(e->tail, p);
-		}
 	}
 	return true;
 }

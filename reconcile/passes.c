@@ -39,7 +39,7 @@ static bool prove(struct session *s)
 
 	if (!canary_prove(s->walk.count, try_canary, s, &seen, s->f))
 		return false;
-	s->has_proof = seen != CANARY_OPEN;
+	s->has_proof = seen == CANARY_FOUND || seen == CANARY_NO_ROW;
 	return true;
 }
 
@@ -55,24 +55,41 @@ static bool begin_pass(struct session *s)
 	return true;
 }
 
-/* What could not be judged, or asked for, is tried again; a pass that owes nothing goes on without it in the end. */
+/* A pass that owes it nothing goes on without it in the end. */
+static void leave_out(struct session *s, const struct relation *rel, const char *what)
+{
+	walk_dirty(&s->walk);
+	log_warn("%.*s.%.*s: %s could not be compared on the %s in this scrub", SPAN_ARG(rel->root_schema),
+		 SPAN_ARG(rel->root_table), what, session_role(s));
+}
+
+/* Its copy is not complete, or a server refuses it: from its beginning, later or in the next pass. */
+static void take_refusal(struct session *s, const struct relation *rel, bool is_owed)
+{
+	int64_t later_us = clock_us() + LATER_US;
+
+	s->open_tries = 0;
+	s->comparer.stride = (struct stride) { 0 };
+	if (is_owed) {
+		walk_later(&s->walk);
+		s->pace.next_us = s->pace.next_us > later_us ? s->pace.next_us : later_us;
+	} else {
+		leave_out(s, rel, "it");
+		walk_went(&s->walk, span(NULL, 0));
+	}
+}
+
+/* What could not be judged is tried again. */
 static void take_chunk(struct session *s, const struct relation *rel, bool is_owed, enum compared compared,
 		       struct span from)
 {
 	bool is_done = compared == COMPARED;
 
 	if (!is_done && !is_owed && s->open_tries >= OPEN_TRIES) {
-		walk_dirty(&s->walk);
-		log_warn("%.*s.%.*s: %s could not be compared on the %s in this scrub", SPAN_ARG(rel->root_schema),
-			 SPAN_ARG(rel->root_table), compared == COMPARED_LATER ? "it" : "rows that change all the time",
-			 session_role(s));
+		leave_out(s, rel, "rows that change all the time");
 		is_done = true;
 	}
 	s->open_tries = is_done ? 0 : s->open_tries + 1;
-	if (!is_done && compared == COMPARED_LATER) {
-		walk_later(&s->walk);
-		s->pace.next_us = clock_us() + LATER_US;
-	}
 	if (!is_done)
 		return;
 	if (!from.p)
@@ -112,8 +129,10 @@ static bool scrub_chunk(struct session *s, const struct relation *rel, bool is_o
 	arena_init(&a, CHUNK_TEXT_BYTES);
 	ok = compare_chunk(&s->comparer, rel, is_owed, &from, &a, &is_end, &compared, s->f) && take_differences(s);
 	pace_took(&s->pace, clock_us(), s->comparer.source_us);
-	if (ok)
-		take_chunk(s, rel, is_owed, compared, is_end || compared == COMPARED_LATER ? span(NULL, 0) : from);
+	if (ok && compared == COMPARED_LATER)
+		take_refusal(s, rel, is_owed);
+	else if (ok)
+		take_chunk(s, rel, is_owed, compared, is_end ? span(NULL, 0) : from);
 	arena_release(&a);
 	return ok;
 }
@@ -135,11 +154,13 @@ bool passes_go_on(struct session *s)
 
 	if (is_pass_due(s) && !begin_pass(s))
 		return false;
-	t = walk_next(&s->walk);
-	if (!t)
+	if (!walk_next(&s->walk))
 		return true;
 	if (!s->has_proof && !prove(s))
 		return false;
+	t = walk_next(&s->walk); /* the proof has read the stream, which may owe others */
+	if (!t)
+		return true;
 	rel = find_relation(s, t);
 	if (!rel) {
 		walk_forget(&s->walk, t);

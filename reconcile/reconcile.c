@@ -186,6 +186,7 @@ static bool try_canary(void *arg, size_t table, bool may_be_large, enum canary *
 		return true;
 	if (!ends_pass_over(&run->ends, f))
 		return fault_in(f, "%.*s", SPAN_ARG(t->digests[role].label));
+	*ret = CANARY_REFUSED;
 	fault_reset(f); /* comparing it will say so */
 	return true;
 }
@@ -197,7 +198,7 @@ static bool prove(struct run *run)
 	if (!canary_prove(run->table_count, try_canary, run, &seen, run->f))
 		return false;
 	run->summary->has_proof = seen == CANARY_FOUND;
-	run->summary->is_unproven = seen == CANARY_OPEN;
+	run->summary->is_unproven = seen == CANARY_OPEN || seen == CANARY_REFUSED;
 	return true;
 }
 

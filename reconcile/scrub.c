@@ -155,12 +155,12 @@ static bool judge_all(struct chunk *c, enum role role, struct span *keys, size_t
 			   .copies = c->copies[role],
 			   .found = c->s->found,
 			   .arg = c->s->arg };
+	bool ok = true;
 
-	for (size_t i = 0, batch = BATCH_FIRST; i < n && !result->is_cut;) {
+	for (size_t i = 0, batch = BATCH_FIRST; ok && i < n && !result->is_cut;) {
 		size_t now = n - i < batch ? n - i : batch;
 
-		if (!judge_keys(&j, keys + i, now, c->f))
-			return false;
+		ok = judge_keys(&j, keys + i, now, c->f);
 		i += now;
 		batch = next_batch(now, j.bytes);
 		result->is_cut = result->found_count + j.found_count >= SCRUB_FOUND_MAX && i < n;
@@ -168,7 +168,7 @@ static bool judge_all(struct chunk *c, enum role role, struct span *keys, size_t
 	result->found_count += j.found_count;
 	result->explained_count += j.explained_count;
 	result->open_count += j.open_count;
-	return true;
+	return ok;
 }
 
 /* The rows of some leaves, by key. */

@@ -458,6 +458,7 @@ static bool poll_burst(struct tail *t, int timeout_ms, struct fault *f)
 
 		if (!msg)
 			return true;
+		t->taken += !msg->err;
 		ok = msg->err ? is_passing(msg, f)
 			      : take(t, msg, f) || fault_in(f, "topic %s partition %d offset %" PRId64,
 							    t->m->changes_topic, msg->partition,
@@ -465,7 +466,6 @@ static bool poll_burst(struct tail *t, int timeout_ms, struct fault *f)
 		rd_kafka_message_destroy(msg);
 		if (!ok)
 			return false;
-		t->taken++;
 	}
 	return true;
 }

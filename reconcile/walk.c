@@ -109,6 +109,16 @@ static bool is_at(const struct walk *w, const struct walk_table *t)
 	return w->at_table && compare(t, span_str(w->at_schema), span_str(w->at_table)) == 0;
 }
 
+static void end_pass(struct walk *w)
+{
+	for (size_t i = 0; i < w->count; i++)
+		if (w->tables[i].is_due)
+			return;
+	if (w->is_passing && w->pass_is_clean)
+		w->scrubbed_lsn = w->pass_lsn;
+	w->is_passing = false;
+}
+
 void walk_forget(struct walk *w, const struct walk_table *t)
 {
 	size_t i = (size_t)(t - w->tables);
@@ -118,6 +128,7 @@ void walk_forget(struct walk *w, const struct walk_table *t)
 	free_table(&w->tables[i]);
 	w->count--;
 	memmove(&w->tables[i], &w->tables[i + 1], (w->count - i) * sizeof(*t));
+	end_pass(w);
 }
 
 bool walk_due(struct walk *w, struct span schema, struct span table, bool is_owed)
@@ -228,16 +239,6 @@ bool walk_go_on(struct walk *w, struct span schema, struct span table, struct sp
 		return false;
 	go_on_from(w, from);
 	return true;
-}
-
-static void end_pass(struct walk *w)
-{
-	for (size_t i = 0; i < w->count; i++)
-		if (w->tables[i].is_due)
-			return;
-	if (w->is_passing && w->pass_is_clean)
-		w->scrubbed_lsn = w->pass_lsn;
-	w->is_passing = false;
 }
 
 void walk_went(struct walk *w, struct span from)

@@ -262,8 +262,9 @@ def test_a_table_that_cannot_be_compared_is_said_once_and_holds_the_gate(migrati
 def test_a_table_that_cannot_be_compared_stops_no_scrub(migration):
     """It is said once; the others are scrubbed again and again, and the gate moves as long as nobody writes it."""
     m = make(migration, scrub="1s")
-    m.source.execute("create table texts (id int primary key, v text); insert into texts values (1, 'abc')")
-    reconcile = start_roles(m, *ROLES)["reconcile"]
+    m.source.execute("create table texts (id int primary key, v text);"
+                     " insert into texts select i, case i when 7000 then 'abc' else '7' end from generate_series(1, 8000) i")
+    reconcile = start_roles(m, *ROLES, env={"reconcile": {"FORESHADOW_FAILPOINTS": "scrub.small=broken"}})["reconcile"]
     wait_open(m)
     m.shadow.execute("alter table texts alter v type int using 7")
     for _ in range(2):
@@ -289,8 +290,9 @@ def test_an_excluded_table_is_compared_no_more(migration):
     wait_until(lambda: bookmark(m) and bookmark(m)["due"] == [["public", "pairs", True]], 60, lambda: f"{bookmark(m)}\n{reconcile.log()}")
     m.stop()
     m.write({**m.config, "tables": {**m.config["tables"], "exclude": ["public.pairs"]}})
-    start_roles(m, *ROLES)
+    again = start_roles(m, *ROLES)["reconcile"]
     wait_open(m)
+    wait_until(lambda: again.log().count("reconcile: scrub of 2 tables begins") > 1, 60, again.log)
     m.stop()
 
 

@@ -128,6 +128,7 @@ static void who_cannot_be_scrubbed_is_passed_over(void **state)
 	assert_next(&w, "b");
 	walk_forget(&w, walk_next(&w));
 	assert_next(&w, NULL);
+	assert_false(w.is_passing);
 	walk_release(&w);
 }
 
