@@ -175,6 +175,7 @@ static void say_summary(const struct verify *v, const struct reconcile_summary *
 	printf("%s: %zu tables, %" PRId64 " rows, %zu differences, coverage %.6g, from %s on; %s\n", verdict,
 	       s->table_count, s->row_count, s->found_count, coverage(s), lsn_format(s->lsn, lsn),
 	       s->has_proof     ? "a planted difference was found"
+	       : !s->lsn        ? "nothing was compared"
 	       : s->is_unproven ? "a planted difference could not be judged"
 				: "no row to plant a difference in, so nothing proves that one would be found");
 }
