@@ -17,7 +17,7 @@ enum {
 	RECEIVE_MAX = 4096, /* messages between two looks at everything else */
 	/* While behind, we wake late (source_wake_late) or after this, whichever comes first. */
 	BEHIND_MS = 3,
-	NEAR_REST_MS = 4,
+	NEAR_REST_MS = 8,
 	NEAR_REST_MESSAGES = 256,
 	IDLE_MS = 100,
 	IDLE_FIRST_MS = 5,

@@ -29,7 +29,8 @@ enum {
 	/* A low-water mark above what one TLS record can bring (16 KiB) may never be met. */
 	TLS_LOWAT_BYTES = 16 * 1024 - 512,
 	FAR_LOWAT_BYTES = 48 * 1024,
-	NEAR_BUFFER_BYTES = 32 * 1024, /* the kernel doubles it, for its own bookkeeping */
+	NEAR_LOWAT_BYTES = 32 * 1024,
+	NEAR_BUFFER_BYTES = 48 * 1024, /* the kernel doubles it, for its own bookkeeping */
 	STATEMENT_BYTES = 64 * 1024,
 };
 
@@ -129,6 +130,37 @@ static bool read_identity(struct source *s, struct fault *f)
 	return true;
 }
 
+/* Both ends of the connection have one address: a server on this host, and not by a Unix socket. */
+static bool is_on_this_host(int fd)
+{
+	struct sockaddr_storage here, there;
+	socklen_t here_n = sizeof(here), there_n = sizeof(there);
+
+	if (getsockname(fd, (struct sockaddr *)&here, &here_n) != 0 ||
+	    getpeername(fd, (struct sockaddr *)&there, &there_n) != 0 || here.ss_family != there.ss_family)
+		return false;
+	if (here.ss_family == AF_INET)
+		return ((struct sockaddr_in *)&here)->sin_addr.s_addr == ((struct sockaddr_in *)&there)->sin_addr.s_addr;
+	return here.ss_family == AF_INET6 &&
+	       memcmp(&((struct sockaddr_in6 *)&here)->sin6_addr, &((struct sockaddr_in6 *)&there)->sin6_addr,
+		      sizeof(struct in6_addr)) == 0;
+}
+
+/*
+ * A walsender sends each message by itself: three for a transaction of one row. On the loopback interface each
+ * goes all the way through the kernel at once, which costs the walsender more than decoding; on a network card the
+ * kernel gathers them (tcp_autocorking). A receive buffer that is full does the same: what is sent then only joins
+ * what waits. So it is kept small there, where a full one is refilled at once; with a network between it would
+ * bound the rate to one buffer per round trip. From the beginning: what a larger one had room for would be dropped.
+ */
+static void expect_near(struct source *s)
+{
+	int bytes = NEAR_BUFFER_BYTES;
+
+	s->is_near = is_on_this_host(PQsocket(s->conn)) &&
+		     setsockopt(PQsocket(s->conn), SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes)) == 0;
+}
+
 struct source *source_new(const struct migration *m, struct fault *f)
 {
 	struct source *s = calloc(1, sizeof(*s));
@@ -140,6 +172,8 @@ struct source *source_new(const struct migration *m, struct fault *f)
 	s->m = m;
 	s->lowat_bytes = 1;
 	s->conn = connect_walsender(m, "ingest", f);
+	if (s->conn)
+		expect_near(s);
 	if (s->conn && read_identity(s, f))
 		return s;
 	source_free(s);
@@ -236,37 +270,6 @@ static void write_start(const struct source *s, bool binary, struct buf *sql)
 	buf_release(&names);
 }
 
-/* Both ends of the connection have one address: a server on this host, and not by a Unix socket. */
-static bool is_on_this_host(int fd)
-{
-	struct sockaddr_storage here, there;
-	socklen_t here_n = sizeof(here), there_n = sizeof(there);
-
-	if (getsockname(fd, (struct sockaddr *)&here, &here_n) != 0 ||
-	    getpeername(fd, (struct sockaddr *)&there, &there_n) != 0 || here.ss_family != there.ss_family)
-		return false;
-	if (here.ss_family == AF_INET)
-		return ((struct sockaddr_in *)&here)->sin_addr.s_addr == ((struct sockaddr_in *)&there)->sin_addr.s_addr;
-	return here.ss_family == AF_INET6 &&
-	       memcmp(&((struct sockaddr_in6 *)&here)->sin6_addr, &((struct sockaddr_in6 *)&there)->sin6_addr,
-		      sizeof(struct in6_addr)) == 0;
-}
-
-/*
- * A walsender sends each message by itself: three for a transaction of one row. On the loopback interface each
- * goes all the way through the kernel at once, which costs the walsender more than decoding; on a network card the
- * kernel gathers them (tcp_autocorking). A receive buffer that is full does the same: what is sent then only joins
- * what waits. So it is kept small there, where a full one is refilled at once; with a network between it would
- * bound the rate to one buffer per round trip.
- */
-static void start_near(struct source *s)
-{
-	int bytes = NEAR_BUFFER_BYTES;
-
-	s->is_near = is_on_this_host(PQsocket(s->conn)) &&
-		     setsockopt(PQsocket(s->conn), SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes)) == 0;
-}
-
 bool source_start(struct source *s, bool binary, struct fault *f)
 {
 	struct fault why = { 0 };
@@ -287,7 +290,6 @@ bool source_start(struct source *s, bool binary, struct fault *f)
 	}
 	if (PQsetnonblocking(s->conn, 1) != 0)
 		return pg_fault(s->conn, NULL, f);
-	start_near(s);
 	return true;
 }
 
@@ -397,7 +399,7 @@ bool source_is_near(const struct source *s)
 
 void source_wake_late(struct source *s, bool is_late)
 {
-	int bytes = !is_late ? 1 : s->is_near ? NEAR_BUFFER_BYTES : FAR_LOWAT_BYTES;
+	int bytes = !is_late ? 1 : s->is_near ? NEAR_LOWAT_BYTES : FAR_LOWAT_BYTES;
 
 	if (PQsslInUse(s->conn) && bytes > TLS_LOWAT_BYTES)
 		bytes = TLS_LOWAT_BYTES;
