@@ -267,31 +267,24 @@ static void comma(struct buf *out, bool *first)
 	*first = false;
 }
 
-/* unnest($1, $2) AS k(o1, n2); parameters are numbered on from *param. */
+/*
+ * (SELECT unnest($1) AS o1, unnest($2) AS n2) AS k; parameters are numbered on from *param. In FROM, each unnest would be
+ * put into a tuplestore of its own first.
+ */
 static void write_unnest(const struct statement_key *k, bool keys, bool sets, int *param,
 			 struct buf *out)
 {
-	size_t n = k->table->column_count;
 	bool first = true;
 
-	buf_str(out, "unnest(");
+	buf_str(out, "(SELECT ");
 	for (int part = 0; part < 2; part++)
-		for (size_t i = 0; i < n; i++)
+		for (size_t i = 0; i < k->table->column_count; i++)
 			if (part == 0 ? keys && has_key(k, i)
 				      : sets && has_set(k, i)) {
 				comma(out, &first);
-				buf_printf(out, "$%d", ++*param);
+				buf_printf(out, "unnest($%d) AS %c%zu", ++*param, part == 0 ? 'o' : 'n', i + 1);
 			}
-	buf_str(out, ") AS k(");
-	first = true;
-	for (int part = 0; part < 2; part++)
-		for (size_t i = 0; i < n; i++)
-			if (part == 0 ? keys && has_key(k, i)
-				      : sets && has_set(k, i)) {
-				comma(out, &first);
-				buf_printf(out, "%c%zu", part == 0 ? 'o' : 'n', i + 1);
-			}
-	buf_str(out, ")");
+	buf_str(out, ") AS k");
 }
 
 static void write_cast(struct buf *out, const char *value, struct span type)

@@ -86,7 +86,7 @@ an_insert_casts_what_travels_as_another_type_and_leaves_out_generated_columns(vo
 	assert_sql(*state, STATEMENT_INSERT,
 		   "WITH w AS (INSERT INTO \"public\".\"t\" AS t (\"id\", \"no\"\"te\", \"doc\") "
 		   "SELECT k.n1, k.n2::pg_catalog.\"varchar\", k.n3::pg_catalog.json "
-		   "FROM unnest($1, $2, $3) AS k(n1, n2, n3) RETURNING 1) "
+		   "FROM (SELECT unnest($1) AS n1, unnest($2) AS n2, unnest($3) AS n3) AS k RETURNING 1) "
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $4, 'public.t insert')");
 }
 
@@ -100,11 +100,11 @@ static void an_identity_column_is_overridden_in_inserts_and_never_set(void **sta
 	    x, STATEMENT_INSERT,
 	    "WITH w AS (INSERT INTO \"public\".\"t\" AS t (\"no\"\"te\", \"doc\") OVERRIDING "
 	    "SYSTEM VALUE SELECT k.n2::pg_catalog.\"varchar\", k.n3::pg_catalog.json "
-	    "FROM unnest($1, $2) AS k(n2, n3) RETURNING 1) "
+	    "FROM (SELECT unnest($1) AS n2, unnest($2) AS n3) AS k RETURNING 1) "
 	    "SELECT foreshadow.expect((SELECT count(*) FROM w), $3, 'public.t insert')");
 	assert_sql(x, STATEMENT_UPDATE,
 		   "WITH w AS (UPDATE \"public\".\"t\" AS t SET \"doc\" = k.n3::pg_catalog.json "
-		   "FROM unnest($1, $2) AS k(o1, n3) WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 "
+		   "FROM (SELECT unnest($1) AS o1, unnest($2) AS n3) AS k WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 "
 		   "RETURNING 1) "
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $3, 'public.t update')");
 }
@@ -118,7 +118,7 @@ static void a_lookup_has_the_row_of_a_key_as_texts(void **state)
 	assert_true(statement_write_lookup(&x->table, &out));
 	assert_string_equal(buf_cstr(&out),
 			    "SELECT (SELECT pg_catalog.json_object_agg(key, value) FROM pg_catalog.json_each_text("
-			    "pg_catalog.row_to_json(t.*))) FROM \"public\".\"t\" AS t, unnest($1) AS k(o1)"
+			    "pg_catalog.row_to_json(t.*))) FROM \"public\".\"t\" AS t, (SELECT unnest($1) AS o1) AS k"
 			    " WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 FOR UPDATE OF t");
 	assert_int_equal(statement_array_oid(&x->table, ID), 1007);
 	assert_int_equal(statement_array_oid(&x->table, DOC), 1009);
@@ -130,7 +130,7 @@ static void an_update_finds_rows_by_key_and_does_not_set_it(void **state)
 	assert_sql(*state, STATEMENT_UPDATE,
 		   "WITH w AS (UPDATE \"public\".\"t\" AS t SET \"no\"\"te\" = "
 		   "k.n2::pg_catalog.\"varchar\", \"doc\" = k.n3::pg_catalog.json "
-		   "FROM unnest($1, $2, $3) AS k(o1, n2, n3) "
+		   "FROM (SELECT unnest($1) AS o1, unnest($2) AS n2, unnest($3) AS n3) AS k "
 		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 RETURNING 1) "
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $4, 'public.t update')");
 }
@@ -143,7 +143,7 @@ static void a_key_whose_equals_is_loose_is_set_too(void **state)
 	x->sets = 1 << ID;
 	assert_sql(x, STATEMENT_UPDATE,
 		   "WITH w AS (UPDATE \"public\".\"t\" AS t SET \"id\" = k.n1 "
-		   "FROM unnest($1, $2) AS k(o1, n1) "
+		   "FROM (SELECT unnest($1) AS o1, unnest($2) AS n1) AS k "
 		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 RETURNING 1) "
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $3, 'public.t update')");
 }
@@ -154,7 +154,7 @@ static void an_update_of_nothing_still_wants_its_row(void **state)
 
 	x->sets = 1 << ID;
 	assert_sql(x, STATEMENT_UPDATE,
-		   "WITH w AS (SELECT 1 FROM \"public\".\"t\" AS t, unnest($1) AS k(o1) "
+		   "WITH w AS (SELECT 1 FROM \"public\".\"t\" AS t, (SELECT unnest($1) AS o1) AS k "
 		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1) "
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $2, 'public.t update')");
 }
@@ -166,7 +166,7 @@ static void a_key_change_takes_the_old_and_the_new_key(void **state)
 	x->sets = 1 << ID;
 	assert_sql(x, STATEMENT_REKEY,
 		   "WITH w AS (UPDATE \"public\".\"t\" AS t SET \"id\" = k.n1 "
-		   "FROM unnest($1, $2) AS k(o1, n1) "
+		   "FROM (SELECT unnest($1) AS o1, unnest($2) AS n1) AS k "
 		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 RETURNING 1) "
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $3, 'public.t key change')");
 }
@@ -174,7 +174,7 @@ static void a_key_change_takes_the_old_and_the_new_key(void **state)
 static void a_delete_needs_the_key_alone(void **state)
 {
 	assert_sql(*state, STATEMENT_DELETE,
-		   "WITH w AS (DELETE FROM \"public\".\"t\" AS t USING unnest($1) AS k(o1) "
+		   "WITH w AS (DELETE FROM \"public\".\"t\" AS t USING (SELECT unnest($1) AS o1) AS k "
 		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 RETURNING 1) "
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $2, 'public.t delete')");
 }
@@ -185,7 +185,7 @@ static void a_keyless_delete_takes_one_of_the_equal_rows(void **state)
 	    *state, STATEMENT_DELETE_ONE,
 	    "WITH w AS (DELETE FROM \"public\".\"t\" AS t USING "
 	    "(SELECT m.tableoid AS o, m.ctid AS i FROM \"public\".\"t\" AS m, "
-	    "unnest($1, $2, $3) AS k(o1, o2, o3) WHERE m.\"id\" IS NOT DISTINCT FROM k.o1 "
+	    "(SELECT unnest($1) AS o1, unnest($2) AS o2, unnest($3) AS o3) AS k WHERE m.\"id\" IS NOT DISTINCT FROM k.o1 "
 	    "AND m.\"no\"\"te\" COLLATE pg_catalog.\"C\" IS NOT DISTINCT FROM "
 	    "k.o2::pg_catalog.\"varchar\" AND m.\"doc\"::pg_catalog.text IS NOT DISTINCT FROM "
 	    "k.o3::json::pg_catalog.text LIMIT 1) AS m "
@@ -202,9 +202,9 @@ static void a_keyless_update_numbers_the_old_row_first(void **state)
 	assert_sql(x, STATEMENT_UPDATE_ONE,
 		   "WITH w AS (UPDATE \"public\".\"t\" AS t SET \"no\"\"te\" = "
 		   "k.n2::pg_catalog.\"varchar\" FROM (SELECT m.tableoid AS o, m.ctid AS i FROM "
-		   "\"public\".\"t\" AS m, unnest($1, $2) AS k(o1, o2) WHERE m.\"id\" IS NOT "
+		   "\"public\".\"t\" AS m, (SELECT unnest($1) AS o1, unnest($2) AS o2) AS k WHERE m.\"id\" IS NOT "
 		   "DISTINCT FROM k.o1 AND m.\"no\"\"te\" COLLATE pg_catalog.\"C\" IS NOT DISTINCT "
-		   "FROM k.o2::pg_catalog.\"varchar\" LIMIT 1) AS m, unnest($3) AS k(n2) "
+		   "FROM k.o2::pg_catalog.\"varchar\" LIMIT 1) AS m, (SELECT unnest($3) AS n2) AS k "
 		   "WHERE t.tableoid = m.o AND t.ctid = m.i RETURNING 1) "
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $4, 'public.t update')");
 }
@@ -257,12 +257,12 @@ static void a_computed_column_is_an_expression_over_a_row_of_the_source(void **s
 	transform(x, 'd', false);
 	assert_sql(x, STATEMENT_INSERT,
 		   "WITH w AS (INSERT INTO \"public\".\"t\" AS t (\"id\", \"label\") SELECT k.n1, k.rn1 FROM "
-		   "(SELECT * FROM unnest($1, $2) AS k(n1, n2) CROSS JOIN LATERAL (SELECT " LABEL("n")
+		   "(SELECT * FROM (SELECT unnest($1) AS n1, unnest($2) AS n2) AS k CROSS JOIN LATERAL (SELECT " LABEL("n")
 		   " FROM (SELECT " NOTE_OF("n") ROW "n) AS k RETURNING 1) "
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $3, 'public.t insert')");
 	assert_sql(x, STATEMENT_UPDATE,
 		   "WITH w AS (UPDATE \"public\".\"t\" AS t SET \"label\" = k.rn1 FROM "
-		   "(SELECT * FROM unnest($1, $2) AS k(o1, n2) CROSS JOIN LATERAL (SELECT " LABEL("n")
+		   "(SELECT * FROM (SELECT unnest($1) AS o1, unnest($2) AS n2) AS k CROSS JOIN LATERAL (SELECT " LABEL("n")
 		   " FROM (SELECT " NOTE_OF("n") ROW "n) AS k "
 		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 RETURNING 1) "
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $3, 'public.t update')");
@@ -275,7 +275,7 @@ static void what_was_not_sent_leaves_the_computed_column_alone(void **state)
 	transform(x, 'd', false);
 	x->sets = 1 << ID;
 	assert_sql(x, STATEMENT_UPDATE,
-		   "WITH w AS (SELECT 1 FROM \"public\".\"t\" AS t, unnest($1) AS k(o1) "
+		   "WITH w AS (SELECT 1 FROM \"public\".\"t\" AS t, (SELECT unnest($1) AS o1) AS k "
 		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1) "
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $2, 'public.t update')");
 }
@@ -286,7 +286,7 @@ static void a_filtered_insert_counts_what_it_leaves_out(void **state)
 
 	transform(x, 'd', true);
 	assert_sql(x, STATEMENT_INSERT,
-		   "WITH k AS MATERIALIZED (SELECT * FROM unnest($1, $2) AS k(n1, n2) CROSS JOIN LATERAL (SELECT "
+		   "WITH k AS MATERIALIZED (SELECT * FROM (SELECT unnest($1) AS n1, unnest($2) AS n2) AS k CROSS JOIN LATERAL (SELECT "
 		   GUARDED("n") ", (id > 0\n) AS fn FROM (SELECT " ID_OF("n") ", " NOTE_OF("n") ROW "n), "
 		   "w AS (INSERT INTO \"public\".\"t\" AS t (\"id\", \"label\") SELECT k.n1, k.rn1 FROM k "
 		   "WHERE k.fn RETURNING 1) SELECT foreshadow.expect((SELECT count(*) FROM w) + "
@@ -299,7 +299,7 @@ static void a_filter_over_the_key_keeps_rows_on_their_side(void **state)
 
 	transform(x, 'd', true);
 	assert_sql(x, STATEMENT_DELETE,
-		   "WITH k AS MATERIALIZED (SELECT * FROM unnest($1) AS k(o1) CROSS JOIN LATERAL (SELECT "
+		   "WITH k AS MATERIALIZED (SELECT * FROM (SELECT unnest($1) AS o1) AS k CROSS JOIN LATERAL (SELECT "
 		   "(id > 0\n) AS fo FROM (SELECT " ID_OF("o") ROW "o), "
 		   "w AS (DELETE FROM \"public\".\"t\" AS t USING k WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 AND k.fo "
 		   "RETURNING 1) SELECT foreshadow.expect((SELECT count(*) FROM w) + "
@@ -312,7 +312,7 @@ static void an_update_across_a_filter_is_three_statements_that_count(void **stat
 
 	transform(x, 'f', true);
 	assert_sql(x, STATEMENT_UPDATE,
-		   "WITH k AS MATERIALIZED (SELECT * FROM unnest($1, $2, $3) AS k(o1, n1, n2) "
+		   "WITH k AS MATERIALIZED (SELECT * FROM (SELECT unnest($1) AS o1, unnest($2) AS n1, unnest($3) AS n2) AS k "
 		   "CROSS JOIN LATERAL (SELECT (id > 0\n) AS fo FROM (SELECT " ID_OF("o") ROW "o "
 		   "CROSS JOIN LATERAL (SELECT " GUARDED("n") ", (id > 0\n) AS fn FROM (SELECT " ID_OF("n") ", "
 		   NOTE_OF("n") ROW "n), "
@@ -345,10 +345,10 @@ static void a_merged_table_has_its_origin_in_the_key_and_in_what_is_inserted(voi
 	x->table.origin = &x->origin;
 	assert_sql(x, STATEMENT_INSERT,
 		   "WITH w AS (INSERT INTO \"public\".\"t\" AS t (\"id\", \"shop\") SELECT k.n1, "
-		   "'it''s'::pg_catalog.text FROM unnest($1) AS k(n1) RETURNING 1) "
+		   "'it''s'::pg_catalog.text FROM (SELECT unnest($1) AS n1) AS k RETURNING 1) "
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $2, 'public.t insert')");
 	assert_sql(x, STATEMENT_DELETE,
-		   "WITH w AS (DELETE FROM \"public\".\"t\" AS t USING unnest($1) AS k(o1) "
+		   "WITH w AS (DELETE FROM \"public\".\"t\" AS t USING (SELECT unnest($1) AS o1) AS k "
 		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 AND "
 		   "t.\"shop\" OPERATOR(pg_catalog.=) 'it''s'::pg_catalog.text RETURNING 1) "
 		   "SELECT foreshadow.expect((SELECT count(*) FROM w), $2, 'public.t delete')");
@@ -357,7 +357,7 @@ static void a_merged_table_has_its_origin_in_the_key_and_in_what_is_inserted(voi
 static void a_cascade_may_have_deleted_some_already(void **state)
 {
 	assert_sql(*state, STATEMENT_DELETE_CASCADED,
-		   "WITH w AS (DELETE FROM \"public\".\"t\" AS t USING unnest($1) AS k(o1) "
+		   "WITH w AS (DELETE FROM \"public\".\"t\" AS t USING (SELECT unnest($1) AS o1) AS k "
 		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.o1 RETURNING 1) "
 		   "SELECT foreshadow.expect(greatest((SELECT count(*) FROM w), $2), $2, 'public.t delete')");
 }
@@ -368,7 +368,7 @@ static void a_cascade_may_have_given_the_row_its_new_key_already(void **state)
 
 	x->sets = 1 << ID;
 	assert_sql(x, STATEMENT_REKEY_CASCADED,
-		   "WITH k AS MATERIALIZED (SELECT * FROM unnest($1, $2) AS k(o1, n1)), "
+		   "WITH k AS MATERIALIZED (SELECT * FROM (SELECT unnest($1) AS o1, unnest($2) AS n1) AS k), "
 		   "w AS (UPDATE \"public\".\"t\" AS t SET \"id\" = k.n1 FROM k "
 		   "WHERE t.\"id\" OPERATOR(pg_catalog.=) k.n1 RETURNING 1), "
 		   "v AS (UPDATE \"public\".\"t\" AS t SET \"id\" = k.n1 FROM k "
