@@ -18,7 +18,7 @@
 #include "ingest/route.h"
 #include "ingest/source.h"
 
-enum { POLL_MS = 3, REST_US = 8000, PARTITIONS = 12 };
+enum { POLL_MS = 3, REST_US = 16000, PARTITIONS = 12 };
 
 struct bench {
 	struct arena catalog_arena, message_arena;

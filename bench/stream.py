@@ -83,10 +83,10 @@ class StreamPair:
         ingest = self.f.start(role="ingest")
         with self.ours.connect() as c:  # asked as native is; the sum costs more, and another partition may be later
             wait_until(lambda: c.execute(f"select exists (select from {'mapped.rows' if self.mapped else 'bench'} where id = -1)").fetchone()[0],
-                       600, lambda: f"the last change\n{self.f.tail()}", interval=0.005, longest=0.01)
+                       600, lambda: f"the last change\n{self.f.tail()}", interval=0.02, longest=0.02)
             wait_until(lambda: c.execute("select sum(changes) from foreshadow.progress where topic like %s",
                                          ("%.changes",)).fetchone()[0] - before >= self.expected(),
-                       300, lambda: f"{self.expected()} changes, saw {self.applied() - before}\n{self.f.tail()}", interval=0.005, longest=0.01)
+                       300, lambda: f"{self.expected()} changes, saw {self.applied() - before}\n{self.f.tail()}", interval=0.02, longest=0.02)
         seconds = time.monotonic() - start
         used = {name: cpu_of(pid) - cpu[name] for name, pid in servers.items()}
         used |= {"ingest": ingest.cpu_seconds(), "primary": apply.cpu_seconds()}
@@ -114,7 +114,7 @@ class StreamPair:
         self.native.execute(f"alter subscription {self.name} enable")
         with self.native.connect() as c:
             wait_until(lambda: c.execute("select exists (select from bench where id = -1)").fetchone()[0], 600,
-                       "the last change through native replication", interval=0.005, longest=0.01)
+                       "the last change through native replication", interval=0.02, longest=0.02)
         return time.monotonic() - start, {name: cpu_of(pid) - cpu[name] for name, pid in servers.items()}
 
     def remove(self):

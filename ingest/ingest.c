@@ -17,8 +17,8 @@ enum {
 	RECEIVE_MAX = 4096, /* messages between two looks at everything else */
 	/* While behind, we wake late (source_wake_late) or after this, whichever comes first. */
 	BEHIND_MS = 3,
-	NEAR_REST_MS = 8,
-	NEAR_REST_MESSAGES = 256,
+	NEAR_REST_MS = 16,
+	NEAR_REST_MESSAGES = 256, /* a look that brought fewer is followed by another at once */
 	IDLE_MS = 100,
 	IDLE_FIRST_MS = 5,
 	STATUS_US = 100 * 1000,
