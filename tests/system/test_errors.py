@@ -76,7 +76,7 @@ ERRORS = {
     "not in this version": (with_config(limits={"memory": "256MB"}), "run", 2, ["limits.memory", "not in this version"]),
     "source down": (down("source"), "check", 1, ["source", "connect"]),
     "target down": (down("target"), "check", 1, ["target", "connect"]),
-    "kafka down": (down("kafka"), "check", 1, ["Kafka", "bootstrap.servers"]),
+    "kafka down": (down("kafka"), "check", 1, ["kafka", "the brokers", "bootstrap.servers", "next step"]),
     "no replication right": (no_replication_right, "run", 3, ["plain", "REPLICATION", "ALTER ROLE"]),
     "no identity": (identity_nothing, "run", 3, ['"public"."bare"', '"public"."none"', '"public"."later"', "REPLICA IDENTITY", "ALTER TABLE"]),
     "target table exists": (target_table_exists, "run", 3, ["t", "exists", "schema: exists"]),
