@@ -54,15 +54,14 @@ def test_ids_beyond_32_bits(migration, new_postgres, rng):
     assert 1 << 32 < next_xid(m) < WRAP
     writers = Writers(m, rng)
     try:
-        explained = [judged(m)]
+        judged(m)
         assert next_xid(m) < WRAP
         # the hot rows are changed while the lower half starts over
         burn(m, WRAP - 300)
         stands = gate(m)
         wait_until(lambda: next_xid(m) > WRAP, 60, lambda: f"the ids to start over: {next_xid(m) - WRAP}")
-        explained.append(judged(m))
-        wait_until(lambda: explained[-1] or explained.append(judged(m)) or len(explained) > 6, 300, "rows to be judged")
-        assert explained[0] + explained[1] > 0 and explained[-1] > 0, explained
+        # a row is only judged if it was written while it was looked at
+        wait_until(lambda: judged(m) > 0, 300, "rows to be judged")
         wait_gate(m, stands + 1)
         wait_open(m)
         m.shadow.execute("update cold set v = 'wrong' where id = 20000; delete from moves where id = 150")
