@@ -58,7 +58,7 @@ static const struct relation *bench_relation(void)
 
 	for (size_t i = 0; i < COLUMNS; i++)
 		columns[i] = (struct column) {
-			.name = span_str(defs[i].name), .type_oid = defs[i].oid, .typmod = defs[i].typmod,
+			.name = span_str(defs[i].name), .target = span_str(defs[i].name), .type_oid = defs[i].oid, .typmod = defs[i].typmod,
 			.type_name = span_str(defs[i].type),
 			.type = value_type_of(defs[i].oid, defs[i].typmod, false),
 			.is_key = i == 0, .is_identity = i == 0,
