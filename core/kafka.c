@@ -711,6 +711,42 @@ bool kafka_bounds(rd_kafka_t *client, const char *topic, int partition, int64_t 
 	return kafka_fault(err, what, f);
 }
 
+/* At a time stamp, or one of the two that ListOffsets of Kafka's protocol has for the ends. */
+static bool kafka_offsets_at(rd_kafka_t *client, const char *topic, int n, int64_t at,
+			     rd_kafka_topic_partition_list_t *list, struct fault *f)
+{
+	rd_kafka_resp_err_t err;
+	char what[320];
+
+	for (int p = 0; p < n; p++)
+		rd_kafka_topic_partition_list_add(list, topic, p)->offset = at;
+	err = rd_kafka_offsets_for_times(client, list, KAFKA_METADATA_TIMEOUT_MS);
+	snprintf(what, sizeof(what), "offsets of topic %s", topic);
+	if (err)
+		return kafka_fault(err, what, f);
+	for (int p = 0; p < n; p++) {
+		snprintf(what, sizeof(what), "offsets of topic %s partition %d", topic, p);
+		if (list->elems[p].err)
+			return kafka_fault(list->elems[p].err, what, f);
+	}
+	return true;
+}
+
+bool kafka_ranges(rd_kafka_t *client, const char *topic, int n, struct kafka_range *ret, struct fault *f)
+{
+	enum { LATEST = -1, EARLIEST = -2 };
+	rd_kafka_topic_partition_list_t *low = rd_kafka_topic_partition_list_new(n);
+	rd_kafka_topic_partition_list_t *high = rd_kafka_topic_partition_list_new(n);
+	bool ok = kafka_offsets_at(client, topic, n, EARLIEST, low, f) &&
+		  kafka_offsets_at(client, topic, n, LATEST, high, f);
+
+	for (int p = 0; ok && p < n; p++)
+		ret[p] = (struct kafka_range) { low->elems[p].offset, high->elems[p].offset };
+	rd_kafka_topic_partition_list_destroy(low);
+	rd_kafka_topic_partition_list_destroy(high);
+	return ok;
+}
+
 void kafka_wake(rd_kafka_t *client, const char *topic, int partition)
 {
 	int64_t low, high;

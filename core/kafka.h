@@ -51,6 +51,11 @@ bool kafka_groups_delete(rd_kafka_t *client, const char *const *names, size_t n,
 /* Lowest and one past the highest offset. */
 bool kafka_bounds(rd_kafka_t *client, const char *topic, int partition, int64_t *ret_low,
 		  int64_t *ret_high, struct fault *f);
+/* Of partitions 0 to n - 1 of a topic, by two requests to each of their leaders. */
+struct kafka_range {
+	int64_t low, high; /* as kafka_bounds */
+};
+bool kafka_ranges(rd_kafka_t *client, const char *topic, int n, struct kafka_range *ret, struct fault *f);
 
 /* Makes the thread of that partition's leader look at the consumer's queues now: without it a
  * consumer that emptied queues that were all full waits up to 1 s for more. Costs a round trip. */

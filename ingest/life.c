@@ -161,20 +161,20 @@ static bool topics_exist(struct life *l, bool is_new, struct fault *f)
 static bool check_untouched(struct life *l, struct fault *f)
 {
 	const struct resume_request q = request(l);
+	struct kafka_range *ranges = arena_alloc(&l->arena, (size_t)l->m->partition_count * sizeof(*ranges));
 	struct source_slot slot;
 
-	for (int p = 0; p < l->m->partition_count; p++) {
-		int64_t low, high;
-
-		if (!resume_bounds(&q, l->m->changes_topic, p, &low, &high, f))
-			return false;
-		if (high > 0)
+	if (!ranges)
+		return fault(f, FAULT_INTERNAL, "out of memory");
+	if (!resume_ranges(&q, l->m->changes_topic, ranges, f))
+		return false;
+	for (int p = 0; p < l->m->partition_count; p++)
+		if (ranges[p].high > 0)
 			return fault(f, FAULT_STOP,
 				     "topic %s has records, but %s does not know this migration: "
 				     "delete the topics "
 				     "(foreshadow drop), or restore %s",
 				     l->m->changes_topic, l->m->control_topic, l->m->control_topic);
-	}
 	if (!source_slot_state(l->plain, l->m->slot, &l->arena, &slot, f))
 		return false;
 	if (slot.exists)

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "core/clock.h"
-#include "core/kafka.h"
 #include "core/log.h"
 
 void resume_init(struct resume *r, struct boundary confirmed, uint64_t generation,
@@ -124,11 +123,12 @@ bool resume_check(const struct resume *r, int partition, struct fault *f)
 
 /* One partition's window, while it is read. */
 struct window {
-	int64_t low, high, from;
+	struct kafka_range range;
+	int64_t from;
 	bool is_done;
 };
 
-enum { FIRST_WINDOW = 256, CONSUME_MS = 100, BOUNDS_US = 10 * 1000 * 1000 };
+enum { FIRST_WINDOW = 256, CONSUME_MS = 100, RANGES_US = 10 * 1000 * 1000 };
 
 static bool assign(const struct resume_request *q, const char *topic, const struct window *windows,
 		   struct fault *f)
@@ -195,7 +195,7 @@ static bool read_windows(const struct resume_request *q, const char *topic, stru
 				rd_kafka_message_destroy(m);
 				goto done;
 			}
-			if (is_done || m->offset + 1 >= w->high) {
+			if (is_done || m->offset + 1 >= w->range.high) {
 				w->is_done = true;
 				open--;
 			}
@@ -256,15 +256,15 @@ static bool scan_take(void *arg, int partition, struct span record, bool *ret_is
 	return true;
 }
 
-bool resume_bounds(const struct resume_request *q, const char *topic, int partition,
-		   int64_t *ret_low, int64_t *ret_high, struct fault *f)
+bool resume_ranges(const struct resume_request *q, const char *topic, struct kafka_range *ret,
+		   struct fault *f)
 {
-	int64_t deadline_us = clock_us() + BOUNDS_US;
+	int64_t deadline_us = clock_us() + RANGES_US;
 
 	for (;;) {
 		struct fault why = { 0 };
 
-		if (kafka_bounds(q->reader, topic, partition, ret_low, ret_high, &why))
+		if (kafka_ranges(q->reader, topic, q->partition_count, ret, &why))
 			return true;
 		if (why.kind != FAULT_ENVIRONMENT || clock_us() > deadline_us) {
 			*f = why;
@@ -275,15 +275,21 @@ bool resume_bounds(const struct resume_request *q, const char *topic, int partit
 	}
 }
 
-static bool bounds(const struct resume_request *q, const char *topic, struct window *windows,
-		   struct fault *f)
+/* As many as there are partitions, from calloc; NULL: f says why. */
+static struct window *windows_new(const struct resume_request *q, const char *topic, struct fault *f)
 {
-	for (int p = 0; p < q->partition_count; p++) {
-		if (!q->idle(q->idle_arg, 0, f) ||
-		    !resume_bounds(q, topic, p, &windows[p].low, &windows[p].high, f))
-			return false;
-	}
-	return true;
+	struct kafka_range *ranges = calloc((size_t)q->partition_count, sizeof(*ranges));
+	struct window *windows = calloc((size_t)q->partition_count, sizeof(*windows));
+	bool ok = ranges && windows ? resume_ranges(q, topic, ranges, f)
+				    : fault(f, FAULT_INTERNAL, "out of memory");
+
+	for (int p = 0; ok && p < q->partition_count; p++)
+		windows[p].range = ranges[p];
+	free(ranges);
+	if (ok)
+		return windows;
+	free(windows);
+	return NULL;
 }
 
 static bool read_until_sure(struct scan *s, struct window *windows, struct fault *f)
@@ -298,9 +304,9 @@ static bool read_until_sure(struct scan *s, struct window *windows, struct fault
 			if (resume_is_sure(&s->partitions[p]) && s->partitions[p].at_end)
 				continue;
 			w->is_done = false;
-			w->from = w->high - size > w->low ? w->high - size : w->low;
+			w->from = w->range.high - size > w->range.low ? w->range.high - size : w->range.low;
 			resume_init(&s->partitions[p], q->confirmed, q->generation,
-				    w->low == 0 ? &q->origin : NULL, w->from == w->low);
+				    w->range.low == 0 ? &q->origin : NULL, w->from == w->range.low);
 		}
 		if (!read_windows(q, q->topic, windows, scan_take, s, f))
 			return false;
@@ -320,20 +326,18 @@ static bool read_until_sure(struct scan *s, struct window *windows, struct fault
 bool resume_read(const struct resume_request *q, struct resume *partitions, struct arena *a,
 		 struct barrier *ret_counts, struct fault *f)
 {
-	struct window *windows = calloc((size_t)q->partition_count, sizeof(*windows));
+	struct window *windows = windows_new(q, q->topic, f);
 	struct scan s = { .q = q, .partitions = partitions };
 	bool ok = false;
 
 	*ret_counts = (struct barrier) { 0 };
 	arena_init(&s.record, (size_t)256 << 20);
 	arena_init(&s.counted, (size_t)64 << 20);
-	if (!windows) {
-		fault(f, FAULT_INTERNAL, "out of memory");
+	if (!windows)
 		goto done;
-	}
 	for (int p = 0; p < q->partition_count; p++)
 		resume_init(&partitions[p], q->confirmed, q->generation, NULL, false);
-	if (!bounds(q, q->topic, windows, f) || !read_until_sure(&s, windows, f))
+	if (!read_until_sure(&s, windows, f))
 		goto done;
 	for (int p = 0; p < q->partition_count; p++) {
 		if (partitions[p].gaps)
@@ -378,22 +382,18 @@ bool resume_highest(const struct resume_request *q, const char *topic, uint64_t 
 		    struct fault *f)
 {
 	enum { TAIL = 32 };
-	struct window *windows = calloc((size_t)q->partition_count, sizeof(*windows));
+	struct window *windows = windows_new(q, topic, f);
 	struct highest s = { .framing = q->framing };
 	bool ok = false;
 
 	arena_init(&s.record, (size_t)256 << 20);
-	if (!windows) {
-		fault(f, FAULT_INTERNAL, "out of memory");
-		goto done;
-	}
-	if (!bounds(q, topic, windows, f))
+	if (!windows)
 		goto done;
 	for (int p = 0; p < q->partition_count; p++) {
 		struct window *w = &windows[p];
 
-		w->from = w->high - TAIL > w->low ? w->high - TAIL : w->low;
-		w->is_done = w->from >= w->high;
+		w->from = w->range.high - TAIL > w->range.low ? w->range.high - TAIL : w->range.low;
+		w->is_done = w->from >= w->range.high;
 	}
 	if (!read_windows(q, topic, windows, highest_take, &s, f))
 		goto done;

@@ -23,6 +23,7 @@
 
 #include "core/arena.h"
 #include "core/event.h"
+#include "core/kafka.h"
 #include "core/sequence.h"
 
 struct resume {
@@ -74,9 +75,9 @@ struct resume_request {
 bool resume_read(const struct resume_request *q, struct resume *partitions, struct arena *a,
 		 struct barrier *ret_counts, struct fault *f);
 
-/* kafka_bounds, tried again while a partition's leader is being found. */
-bool resume_bounds(const struct resume_request *q, const char *topic, int partition,
-		   int64_t *ret_low, int64_t *ret_high, struct fault *f);
+/* kafka_ranges of all partitions, tried again while a leader is being found. */
+bool resume_ranges(const struct resume_request *q, const char *topic, struct kafka_range *ret,
+		   struct fault *f);
 /* Highest generation in the last records of every partition of a topic; 0 when there is none. */
 bool resume_highest(const struct resume_request *q, const char *topic, uint64_t *ret,
 		    struct fault *f);

@@ -41,7 +41,8 @@ bool tail_open(struct tail *t, const struct migration *m, struct known *known,
 	buf_init(&t->kept, TAIL_KEPT_BYTES);
 	t->parts = calloc((size_t)m->partition_count, sizeof(*t->parts));
 	t->next = calloc((size_t)m->partition_count, sizeof(*t->next));
-	if (!t->parts || !t->next)
+	t->ranges = calloc((size_t)m->partition_count, sizeof(*t->ranges));
+	if (!t->parts || !t->next || !t->ranges)
 		return fault(f, FAULT_INTERNAL, "no memory for %d partitions", m->partition_count);
 	t->reader = new_reader(m, f);
 	t->fetcher = t->reader ? new_reader(m, f) : NULL;
@@ -56,6 +57,7 @@ void tail_close(struct tail *t)
 		rd_kafka_destroy(t->fetcher);
 	free(t->parts);
 	free(t->next);
+	free(t->ranges);
 	free(t->events);
 	arena_release(&t->arena);
 	buf_release(&t->key);
@@ -131,12 +133,10 @@ void tail_places(const struct tail *t, struct tail_place *ret_places)
 bool tail_start_at(struct tail *t, const struct tail_place *places, bool *ret_is_gone, struct fault *f)
 {
 	*ret_is_gone = false;
+	if (!kafka_ranges(t->fetcher, t->m->changes_topic, t->m->partition_count, t->ranges, f))
+		return false;
 	for (int p = 0; p < t->m->partition_count; p++) {
-		int64_t low, high;
-
-		if (!kafka_bounds(t->fetcher, t->m->changes_topic, p, &low, &high, f))
-			return false;
-		*ret_is_gone |= places[p].next < low || places[p].next > high;
+		*ret_is_gone |= places[p].next < t->ranges[p].low || places[p].next > t->ranges[p].high;
 		t->next[p] = places[p].next;
 		t->parts[p] = places[p].sequence;
 	}
@@ -488,12 +488,8 @@ bool tail_has(const struct tail *t, int partition, struct position p)
 	return position_cmp(t->parts[partition].position, p) >= 0;
 }
 
-static bool drain(struct tail *t, int partition, int64_t deadline_us, struct fault *f)
+static bool drain(struct tail *t, int partition, int64_t high, int64_t deadline_us, struct fault *f)
 {
-	int64_t low, high;
-
-	if (!kafka_bounds(t->fetcher, t->m->changes_topic, partition, &low, &high, f))
-		return false;
 	while (t->next[partition] < high) {
 		if (!tail_poll(t, FETCH_POLL_MS, f))
 			return false;
@@ -510,8 +506,10 @@ bool tail_drain(struct tail *t, struct fault *f)
 {
 	int64_t deadline_us = clock_us() + DRAIN_PATIENCE_US;
 
+	if (!kafka_ranges(t->fetcher, t->m->changes_topic, t->m->partition_count, t->ranges, f))
+		return false;
 	for (int p = 0; p < t->m->partition_count; p++)
-		if (!drain(t, p, deadline_us, f))
+		if (!drain(t, p, t->ranges[p].high, deadline_us, f))
 			return false;
 	return true;
 }

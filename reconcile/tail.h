@@ -19,6 +19,7 @@
 #ifndef RECONCILE_TAIL_H
 #define RECONCILE_TAIL_H
 
+#include "core/kafka.h"
 #include "core/migration.h"
 #include "core/sequence.h"
 #include "reconcile/known.h"
@@ -62,6 +63,7 @@ struct tail {
 	int64_t fetch_next;
 	struct sequence *parts;
 	int64_t *next; /* per partition: the offset that comes next */
+	struct kafka_range *ranges; /* of the partitions, when last asked */
 	uint64_t taken; /* records */
 	int64_t woken_us;
 	bool has_refused; /* it failed, and not because nobody answers: Kafka, the registry or a record, not a table */

@@ -87,6 +87,7 @@ static void produce_all(int count)
 static void a_producers_reports_come_as_events(void **state)
 {
 	int64_t low, high;
+	struct kafka_range ranges[10];
 	struct fault f;
 	rd_kafka_t *reader;
 
@@ -101,6 +102,13 @@ static void a_producers_reports_come_as_events(void **state)
 	assert_int_equal(high, 0);
 	assert_false(kafka_bounds(reader, "m.changes", 9, &low, &high, &f));
 	assert_non_null(strstr(f.text, "m.changes partition 9"));
+	assert_true(kafka_ranges(reader, "m.changes", 2, ranges, &f));
+	assert_int_equal(ranges[0].low, 0);
+	assert_int_equal(ranges[0].high, RECORD_COUNT);
+	assert_int_equal(ranges[1].low, 0);
+	assert_int_equal(ranges[1].high, 0);
+	assert_false(kafka_ranges(reader, "m.changes", 10, ranges, &f));
+	assert_non_null(strstr(f.text, "m.changes partition"));
 	rd_kafka_destroy(reader);
 }
 
