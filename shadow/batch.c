@@ -141,6 +141,36 @@ bool batch_plan(struct lane *l, size_t i, struct fault *f)
 	return true;
 }
 
+struct place {
+	struct position at;
+	size_t record;
+};
+
+static int place_cmp(const void *a, const void *b)
+{
+	return position_cmp(((const struct place *)a)->at, ((const struct place *)b)->at);
+}
+
+/*
+ * The records as the source made them, over all partitions of the batch: written in that order, rows lie next to
+ * each other as they do there, and keys that only grow fill an index from its right end. NULL: no memory.
+ */
+static const struct place *batch_places(struct batch *b)
+{
+	struct place *places = arena_alloc(&b->arena, (b->count + 1) * sizeof(*places));
+	bool is_sorted = true;
+
+	if (!places)
+		return NULL;
+	for (size_t i = 0; i < b->count; i++) {
+		places[i] = (struct place) { b->records[i].head.position, i };
+		is_sorted = is_sorted && (i == 0 || place_cmp(&places[i - 1], &places[i]) < 0);
+	}
+	if (!is_sorted)
+		qsort(places, b->count, sizeof(*places), place_cmp);
+	return places;
+}
+
 /*
  * Record i cannot be applied. Its partition will stop in front of it (of its transaction, where those are
  * whole); what is before it, and the other partitions, are collected again.
@@ -265,15 +295,21 @@ static void batch_replace(struct lane *l, const struct apply_statement *first, c
 void batch_commit_changes(struct lane *l)
 {
 	struct batch *b = &l->batch;
+	const struct place *places = batch_places(b);
 	struct apply_failure failure;
 	struct apply_statement first;
 	struct fault f = { 0 };
 
+	if (!places) {
+		fault(&f, FAULT_INTERNAL, "no memory for the order of a batch");
+		batch_refused(l, &f);
+		return;
+	}
 	plan_begin(&b->plan);
 	counts_reset(&b->counts);
 	for (size_t i = 0; i < b->count; i++)
-		if (!batch_plan(l, i, &f)) {
-			batch_poison(l, i, &f);
+		if (!batch_plan(l, places[i].record, &f)) {
+			batch_poison(l, places[i].record, &f);
 			return;
 		}
 	if (!batch_statement(l, &first, &f) || !plan_finish(&b->plan, &f)) {

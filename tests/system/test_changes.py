@@ -242,6 +242,19 @@ def test_many_small_transactions(migration, way):
     m.target.poll("select v from small where id = 77", -1, 10)
 
 
+def test_rows_lie_in_the_sources_order(migration):
+    """A batch has records of many partitions; one partition after the other, no row would have its neighbour beside it."""
+    m = migration(lanes=1)
+    m.source.execute("create table ordered (id int primary key, v text)")
+    m.start()
+    wait_live(m)
+    m.source.execute("insert into ordered select i, md5(i::text) from generate_series(1, 3000) i")
+    assert_follows(m)
+    for db in m.targets():
+        share = db.value("select avg((id = before + 1)::int) from (select id, lag(id) over (order by ctid) as before from ordered) x")
+        assert share > 0.5, f"{db}: {share} of the rows lie behind the one that was made before them"
+
+
 def test_one_large_transaction(migration, is_long, new_postgres):
     """wal_sender_timeout is far shorter than the transaction takes: feedback goes on in its middle."""
     rows = 2_000_000 if is_long else 100_000
