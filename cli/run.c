@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -473,6 +474,16 @@ static bool build_late(struct run *run, int signal_fd, struct fault *f)
 	return ok;
 }
 
+/* For the threads that this one makes, too: where we share a machine with the source, a target or Kafka, one of ours
+ * that wakes up does not push a process of theirs off its processor (sched(7)). */
+static void wait_our_turn(void)
+{
+	const struct sched_param none = { 0 };
+
+	if (sched_setscheduler(0, SCHED_BATCH, &none) != 0)
+		log_debug("SCHED_BATCH: %s", strerror(errno));
+}
+
 bool cmd_run(struct cli *c, struct fault *f)
 {
 	struct run run = { .m = &c->m, .kafka = { c->m.kafka, c->m.kafka_count, c->m.slot }, .stop_fd = -1, .ended_fd = -1 };
@@ -480,6 +491,7 @@ bool cmd_run(struct cli *c, struct fault *f)
 	bool is_stopped = false;
 
 	log_set(getenv("FORESHADOW_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, c->json);
+	wait_our_turn();
 	arena_init(&run.arena, CATALOG_BYTES);
 	gethostname(run.host, sizeof(run.host) - 1);
 	run.instance = c->instance ? c->instance : run.host;
