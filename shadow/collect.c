@@ -499,14 +499,12 @@ bool batch_wait(struct lane *l, int64_t until_us)
 {
 	int64_t left = until_us - clock_us();
 	struct pollfd fds[] = { { l->kafka_fd, POLLIN, 0 }, { l->ops_fd, POLLIN, 0 } };
-	struct timespec wait;
 	uint64_t n;
 
 	if (left <= 0)
 		return false;
 	batch_wake_fetchers(l);
-	wait = (struct timespec) { left / 1000000, left % 1000000 * 1000 };
-	if (ppoll(fds, 2, &wait, NULL) <= 0)
+	if (lane_rest(l, fds, 2, left) <= 0)
 		return false;
 	if (fds[0].revents && read(l->kafka_fd, &n, sizeof(n)) < 0)
 		return false;

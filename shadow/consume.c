@@ -46,6 +46,16 @@ static bool consume_topic_of(const struct consume *c, const char *name, enum con
 	return false;
 }
 
+static void consume_hand(const struct consume *c, const rd_kafka_topic_partition_t *p, rd_kafka_queue_t *q)
+{
+	enum consume_topic topic;
+
+	if (q && consume_topic_of(c, p->topic, &topic))
+		c->owner.assigned(c->owner.arg, topic, p->partition, q);
+	else if (q)
+		rd_kafka_queue_destroy(q);
+}
+
 /*
  * The queues must be cut loose before the assignment: fetching starts with it, and what arrives in
  * between would land in the member's queue, where nobody looks for records.
@@ -75,17 +85,24 @@ static void consume_assign(struct consume *c, rd_kafka_topic_partition_list_t *l
 	if (err)
 		kafka_fault(err, "assigning partitions", &c->rebalance_fault);
 	c->has_assignment = true;
-	for (int i = 0; queues && i < list->cnt; i++) {
-		rd_kafka_topic_partition_t *p = &list->elems[i];
-		enum consume_topic topic;
-
-		if (queues[i] && consume_topic_of(c, p->topic, &topic))
-			c->owner.assigned(c->owner.arg, topic, p->partition, queues[i]);
-		else if (queues[i])
-			rd_kafka_queue_destroy(queues[i]);
-	}
+	for (int i = 0; queues && i < list->cnt; i++)
+		consume_hand(c, &list->elems[i], queues[i]);
 	free(queues);
 	log_info("group gave us %d partitions", list->cnt);
+}
+
+bool consume_hand_out(struct consume *c, struct fault *f)
+{
+	rd_kafka_topic_partition_list_t *list;
+	rd_kafka_resp_err_t err = rd_kafka_assignment(c->rk, &list);
+
+	if (err)
+		return kafka_fault(err, "what is assigned to us", f);
+	for (int i = 0; i < list->cnt; i++)
+		consume_hand(c, &list->elems[i],
+			     rd_kafka_queue_get_partition(c->rk, list->elems[i].topic, list->elems[i].partition));
+	rd_kafka_topic_partition_list_destroy(list);
+	return true;
 }
 
 static void consume_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err,

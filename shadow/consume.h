@@ -10,7 +10,7 @@
  *
  * Offsets committed to the group are a hint for people's monitoring; nothing reads them back.
  *
- * Threads: consume_new, _poll, _leave, _free: role. consume_seek, _search, _hint: any.
+ * Threads: consume_new, _poll, _hand_out, _leave, _free: role. consume_seek, _search, _hint: any.
  */
 #ifndef SHADOW_CONSUME_H
 #define SHADOW_CONSUME_H
@@ -37,6 +37,10 @@ struct consume *consume_new(const struct migration *m, enum role role, const cha
 void consume_leave(struct consume *c);
 /* Once nobody holds a queue or a message of it any more. */
 void consume_free(struct consume *c);
+
+/* Calls assigned again for all that the group gave us. The owner reads none of the queues any more. FAULT_ENVIRONMENT:
+ * nothing is handed out, make a new member. */
+bool consume_hand_out(struct consume *c, struct fault *f);
 
 /* Serves rebalances and errors for up to timeout_ms. false: this handle is of no more use;
  * FAULT_ENVIRONMENT: make a new one, else the role must end. */

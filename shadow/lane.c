@@ -94,6 +94,16 @@ bool lane_is_well(struct lane *l, struct fault *f)
 	return !has_ended;
 }
 
+int64_t lane_rested_us(const struct lane *l)
+{
+	return atomic_load(&l->rested_us);
+}
+
+bool lane_is_within(const struct lane *l)
+{
+	return atomic_load(&l->is_open);
+}
+
 /* Where the role may. */
 static bool lane_set_replica(PGconn *conn, bool *ret, struct fault *f)
 {
@@ -331,7 +341,7 @@ static bool lane_has_ahead(const struct lane *l)
 	return false;
 }
 
-static int lane_wait_ms(const struct lane *l)
+static int64_t lane_wait_us(const struct lane *l)
 {
 	int64_t now = clock_us(), wait = LANE_IDLE_MS * INT64_C(1000);
 
@@ -345,7 +355,7 @@ static int lane_wait_ms(const struct lane *l)
 		wait = l->retry_us - now;
 	if (wait < 1000)
 		wait = 1000; /* what is due but may not be taken yet must not spin */
-	return (int)((wait + 999) / 1000);
+	return wait;
 }
 
 /* Until an op, a record in a control topic or in one of our queues, or until something is due. */
@@ -358,7 +368,7 @@ static void lane_wait(struct lane *l)
 
 	if (lane_has_ahead(l))
 		return;
-	if (poll(fds, 3, lane_wait_ms(l)) <= 0)
+	if (lane_rest(l, fds, 3, lane_wait_us(l)) <= 0)
 		return;
 	for (size_t i = 0; i < 3; i++)
 		if (fds[i].revents && read(fds[i].fd, &n, sizeof(n)) < 0 && errno != EAGAIN)

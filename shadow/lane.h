@@ -73,6 +73,10 @@ bool lane_give(struct lane *l, struct consume *c, enum consume_topic topic, int 
 	       rd_kafka_queue_t *q);
 /* Gives back all partitions; true: done, false: not yet after timeout_ms (it will be). */
 bool lane_drop(struct lane *l, int timeout_ms);
+/* How long it had nothing to do in all, a rest that goes on not counted. Any thread. */
+int64_t lane_rested_us(const struct lane *l);
+/* A source transaction is being applied in rounds: taken away now, it would begin from its start. Any thread. */
+bool lane_is_within(const struct lane *l);
 /* false: the lane has ended by itself, and why. */
 bool lane_is_well(struct lane *l, struct fault *f);
 

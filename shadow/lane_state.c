@@ -21,6 +21,16 @@ struct part *lane_part(struct lane *l, enum consume_topic topic, int partition)
 	return NULL;
 }
 
+int lane_rest(struct lane *l, struct pollfd *fds, nfds_t n, int64_t wait_us)
+{
+	const struct timespec wait = { wait_us / 1000000, wait_us % 1000000 * 1000 };
+	int64_t begin_us = clock_us();
+	int ready = ppoll(fds, n, &wait, NULL);
+
+	atomic_fetch_add(&l->rested_us, clock_us() - begin_us);
+	return ready;
+}
+
 void lane_forget_tables(struct lane *l)
 {
 	for (size_t i = 0; i < LANE_TABLE_BUCKETS; i++)

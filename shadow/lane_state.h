@@ -12,6 +12,7 @@
 #ifndef SHADOW_LANE_STATE_H
 #define SHADOW_LANE_STATE_H
 
+#include <poll.h>
 #include <pthread.h>
 
 #include "shadow/apply.h"
@@ -72,6 +73,8 @@ struct lane {
 	bool has_ended;
 	struct fault end_fault;
 	int ops_fd, control_fd, kafka_fd; /* eventfds */
+	_Atomic int64_t rested_us;
+	_Atomic bool is_open; /* within whole_run: the target's transaction is */
 
 	/* the thread's own */
 	PGconn *conn;
@@ -96,7 +99,6 @@ struct lane {
 	int64_t repair_us, tell_us; /* repair.c: next look, next incident */
 	struct batch batch;
 	struct part *large;  /* its transaction does not fit the batch, or has an event inside: whole_run */
-	bool is_open;        /* within whole_run: the target's transaction is */
 	enum lane_caution caution[CONSUME_TOPICS];
 	size_t caution_left[CONSUME_TOPICS]; /* batches until it is over */
 
@@ -110,6 +112,8 @@ struct lane {
 };
 
 /* lane_state.c */
+/* Until one of fds is ready or the time is over; counted as rest. As poll() returns. */
+int lane_rest(struct lane *l, struct pollfd *fds, nfds_t n, int64_t wait_us);
 /* What the partitions are doing, for other threads. Also within what takes long. */
 void lane_publish(struct lane *l);
 /* The target has taken a partition to `now`: counts what it applied. */

@@ -7,13 +7,15 @@
 #include <time.h>
 
 #include "core/clock.h"
+#include "core/failpoint.h"
 #include "core/log.h"
 #include "shadow/lane.h"
 #include "shadow/progress.h"
 #include "shadow/role.h"
+#include "shadow/scale.h"
 
 enum {
-	LANES_AUTO = 2,
+	LANES_AUTO = 2,                /* at most, and to begin with */
 	POLL_MS = 100,
 	CHECK_US = 200 * 1000,         /* until, stuck, lanes */
 	DROP_TIMEOUT_MS = 20000,
@@ -31,6 +33,9 @@ struct shadow {
 	struct lane_role lanes_share;
 	struct lane *lanes[MIGRATION_LANES_MAX];
 	int lane_count;
+	struct scale scale; /* the first scale.lanes of them have the partitions */
+	bool is_scaled, is_moving; /* may change; is changing */
+	int64_t scale_us, rested_us; /* when its window began, and what the lanes had rested by then */
 	struct consume *consume, *assigning;
 	PGconn *conn; /* holds the instance's lock; asks how far the target is */
 	int64_t check_us;
@@ -62,14 +67,14 @@ static bool shadow_mark_alive(struct shadow *s)
 	return was_stopped;
 }
 
-/* Role thread, from within consume_poll. What the group gives us now, it has given with trust. */
+/* Role thread, from within consume_poll: what the group gives us now, it has given with trust. Or from shadow_move. */
 static void shadow_assigned(void *arg, enum consume_topic topic, int partition, rd_kafka_queue_t *q)
 {
 	struct shadow *s = arg;
 
-	if (!shadow_mark_alive(s))
+	if (!shadow_mark_alive(s) && !s->is_moving)
 		atomic_store(&s->lanes_share.distrust_until_us, 0);
-	if (!lane_give(s->lanes[partition % s->lane_count], s->assigning, topic, partition, q)) {
+	if (!lane_give(s->lanes[partition % s->scale.lanes], s->assigning, topic, partition, q)) {
 		log_error("no memory for %s partition %d", consume_topic_name(s->migration, topic),
 			  partition);
 		rd_kafka_queue_destroy(q);
@@ -163,6 +168,11 @@ static bool shadow_new_member(struct shadow *s, struct fault *f)
 	return s->consume != NULL;
 }
 
+static void shadow_show_lanes(const struct shadow *s)
+{
+	metric_set(metric_cell(s->options->metrics, METRIC_LANES, role_traits(s->role)->name, NULL, NULL), s->scale.lanes);
+}
+
 /* What is looked at a few times a second. false: the role ends. */
 static bool shadow_check(struct shadow *s, struct fault *f)
 {
@@ -228,6 +238,71 @@ static bool shadow_renew_member(struct shadow *s, struct fault *f)
 	return true;
 }
 
+/* Do all partitions just go on? One that stands somewhere for a reason would have to find its place again. */
+static bool shadow_may_move_partitions(const struct shadow *s)
+{
+	for (int t = 0; t < CONSUME_TOPICS; t++)
+		for (int i = 0; i < s->migration->partition_count; i++) {
+			struct shadow_status_part p =
+				shadow_status_get(s->lanes_share.status, (enum consume_topic)t, i);
+
+			if (p.is_ours && (p.is_failing || (p.state != PART_OPEN && p.state != PART_WAITS_GATE)))
+				return false;
+		}
+	for (int i = 0; i < s->lane_count; i++)
+		if (lane_is_within(s->lanes[i]))
+			return false;
+	return true;
+}
+
+/* The lanes' load since the window began; begins the next one. */
+static double shadow_load(struct shadow *s, int64_t now)
+{
+	int64_t rested = 0, passed = now - s->scale_us, before = s->rested_us;
+
+	for (int i = 0; i < s->scale.lanes; i++)
+		rested += lane_rested_us(s->lanes[i]);
+	s->rested_us = rested;
+	s->scale_us = now;
+	return s->scale.lanes - (double)(rested - before) / (double)passed;
+}
+
+/* All are given back, at a drained point of each lane, and then handed out anew. */
+static bool shadow_move(struct shadow *s, int lanes, struct fault *f)
+{
+	int64_t begin = clock_us();
+	bool ok;
+
+	shadow_revoked(s);
+	/* A stop in there looks like a lane that takes long: the group may have lost its patience. */
+	if (clock_us() - begin > STOPPED_US)
+		atomic_store(&s->lanes_share.distrust_until_us, clock_us() + DISTRUST_US);
+	scale_set(&s->scale, lanes, clock_us());
+	shadow_show_lanes(s);
+	s->is_moving = true;
+	ok = consume_hand_out(s->consume, f);
+	s->is_moving = false;
+	shadow_load(s, clock_us());
+	return ok || shadow_renew_member(s, f);
+}
+
+static bool shadow_scale(struct shadow *s, struct fault *f)
+{
+	int64_t now = clock_us();
+	double load;
+	int lanes;
+
+	if (!s->is_scaled || !s->consume || now - s->scale_us < SCALE_WINDOW_US)
+		return true;
+	load = shadow_load(s, now);
+	log_debug("load %.2f of %d lanes", load, s->scale.lanes);
+	lanes = failpoint("shadow.scale") ? s->scale.max + 1 - s->scale.lanes : scale_ask(&s->scale, load, now);
+	if (lanes == s->scale.lanes || !shadow_may_move_partitions(s))
+		return true;
+	log_info("lanes: %d -> %d (%.0f %% busy)", s->scale.lanes, lanes, load * 100 / s->scale.lanes);
+	return shadow_move(s, lanes, f);
+}
+
 static bool shadow_turn(struct shadow *s, struct fault *f)
 {
 	shadow_mark_alive(s);
@@ -240,7 +315,7 @@ static bool shadow_turn(struct shadow *s, struct fault *f)
 	if (clock_us() < s->check_us)
 		return true;
 	s->check_us = clock_us() + CHECK_US;
-	return shadow_check(s, f);
+	return shadow_check(s, f) && shadow_scale(s, f);
 }
 
 static struct metric_cell *shadow_stage(const struct shadow *s, const char *stage)
@@ -285,8 +360,11 @@ static bool shadow_start(struct shadow *s, struct fault *f)
 		if (!s->lanes[s->lane_count])
 			return false;
 	}
-	metric_set(metric_cell(s->options->metrics, METRIC_LANES, role_traits(s->role)->name, NULL, NULL),
-		   s->lane_count);
+	s->scale.lanes = s->scale.max = lanes;
+	s->scale_us = clock_us();
+	/* Where one partition has all changes, lanes change nothing. */
+	s->is_scaled = s->options->lanes == 0 && s->migration->order != ORDER_TRANSACTION;
+	shadow_show_lanes(s);
 	return shadow_must_stop(s) || shadow_new_member(s, f);
 }
 
