@@ -1,12 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * migration - the table of keys and what each value must satisfy.
- *
- * Secrets. A password must come from the environment (${VAR}, PGPASSWORD), PGPASSFILE or a service
- * file. So URIs are looked at before ${VAR} is expanded, with libpq's own parser, which finds a
- * password in any of its forms: its value there must be one ${VAR} as a whole. The variable holds
- * the password itself: it is encoded for the form of the URI it is put into. libpq's words about a
- * string it cannot read are never shown, for they quote it.
  */
 #include "core/migration.h"
 
@@ -20,18 +14,14 @@
 #include "core/buf.h"
 #include "core/conf.h"
 #include "core/log.h"
+#include "core/migration_keys.h"
 #include "core/pattern.h"
 
 enum {
 	MIGRATION_ARENA_MAX = 16 << 20,
 	MIGRATION_NAME_MAX = 40,
 	HTTP_TOKEN_MIN = 16, /* guessed over the network */
-	KAFKA_SETTINGS_MAX = 200,
 };
-
-#define PASSWORD_HINT                                                                              \
-	"a literal password is refused; next step: write ${VAR} in its place, or use PGPASSFILE "  \
-	"or a service file"
 
 static bool no_memory(const struct conf_value *v, struct fault *f)
 {
@@ -50,355 +40,9 @@ static bool set_name(void *out, const struct conf_value *v, struct fault *f)
 	return true;
 }
 
-/* Servers. */
-
-static void encode_percent(struct buf *b, const char *value)
-{
-	for (const unsigned char *p = (const unsigned char *)value; *p; p++)
-		buf_printf(b, "%%%02X", *p);
-}
-
-/* A backslash keeps any byte what it is, inside quotes and outside. */
-static void encode_backslash(struct buf *b, const char *value)
-{
-	for (const char *p = value; *p; p++) {
-		buf_u8(b, '\\');
-		buf_u8(b, (uint8_t)*p);
-	}
-}
-
-static bool is_uri(const char *text)
-{
-	return strncmp(text, "postgresql://", 13) == 0 || strncmp(text, "postgres://", 11) == 0;
-}
-
-static bool is_secret_option(const PQconninfoOption *o)
-{
-	return o->dispchar[0] == '*' && o->val && *o->val; /* libpq's mark of a password field */
-}
-
-/* *ret_variable: the VAR that holds the password, or NULL when there is none in the string. */
-static bool check_passwords(const struct conf_value *v, const char **ret_variable, struct fault *f)
-{
-	PQconninfoOption *options = PQconninfoParse(v->raw, NULL);
-	bool ok = true;
-
-	*ret_variable = NULL;
-	if (!options)
-		return conf_refuse(v, f,
-				   "expected %s; libpq cannot read this one (special characters "
-				   "in a URI are written %%XX)",
-				   v->key->expected);
-	for (PQconninfoOption *o = options; ok && o->keyword; o++) {
-		const char *variable;
-
-		if (!is_secret_option(o))
-			continue;
-		variable = conf_whole_variable(v->arena, o->val);
-		if (!variable)
-			ok = conf_refuse(v, f, "%s", PASSWORD_HINT);
-		else if (*ret_variable && strcmp(*ret_variable, variable) != 0)
-			ok = conf_refuse(v, f,
-					 "two passwords in one URI: put one in a service file");
-		*ret_variable = variable;
-	}
-	PQconninfoFree(options);
-	return ok;
-}
-
-static bool register_passwords(const struct conf_value *v, const char *uri, struct fault *f)
-{
-	PQconninfoOption *options = PQconninfoParse(uri, NULL);
-
-	if (!options)
-		return conf_refuse(v, f, "expected %s; libpq cannot read this one after ${VAR}",
-				   v->key->expected);
-	for (PQconninfoOption *o = options; o->keyword; o++)
-		if (is_secret_option(o))
-			log_secret(o->val);
-	PQconninfoFree(options);
-	return true;
-}
-
-static bool set_server(struct pg_server *s, const char *name, const struct conf_value *v,
-		       struct fault *f)
-{
-	const char *variable = NULL, *uri = v->text;
-
-	/* A whole URI out of the environment may hold what it wants. */
-	if (!conf_whole_variable(v->arena, v->raw)) {
-		if (!check_passwords(v, &variable, f))
-			return false;
-		uri = conf_expand(v, variable, is_uri(v->raw) ? encode_percent : encode_backslash,
-				  f);
-	}
-	if (!uri || !register_passwords(v, uri, f))
-		return false;
-	*s = (struct pg_server) { .uri = uri, .name = name };
-	return true;
-}
-
-static bool set_source(void *out, const struct conf_value *v, struct fault *f)
-{
-	return set_server(&((struct migration *)out)->source, "source", v, f);
-}
-
-static bool set_target(void *out, const struct conf_value *v, struct fault *f)
-{
-	return set_server(&((struct migration *)out)->target, "target", v, f);
-}
-
-static bool set_shadow(void *out, const struct conf_value *v, struct fault *f)
-{
-	return set_server(&((struct migration *)out)->shadow, "shadow", v, f);
-}
-
-static const char *option(const PQconninfoOption *options, const char *keyword)
-{
-	for (const PQconninfoOption *o = options; o && o->keyword; o++)
-		if (strcmp(o->keyword, keyword) == 0 && o->val && *o->val)
-			return o->val;
-	return NULL;
-}
-
-/*
- * libpq's defaults as they are when the URI names this service: only PQconndefaults reads service
- * files without connecting, and it takes the service's name from PGSERVICE. Thread: main, at start.
- */
-static PQconninfoOption *defaults_of_service(const char *service)
-{
-	const char *env = getenv("PGSERVICE");
-	char *saved = env ? strdup(env) : NULL;
-	PQconninfoOption *defaults;
-
-	if (service)
-		setenv("PGSERVICE", service, 1);
-	defaults = PQconndefaults();
-	if (saved)
-		setenv("PGSERVICE", saved, 1);
-	else
-		unsetenv("PGSERVICE");
-	free(saved);
-	return defaults;
-}
-
-/* The database the URI leads to, by libpq's rules: itself, service, PGDATABASE, the user's name. */
-static const char *database_of(struct arena *arena, const char *uri)
-{
-	PQconninfoOption *given = PQconninfoParse(uri, NULL);
-	PQconninfoOption *defaults = defaults_of_service(option(given, "service"));
-	const char *name = option(given, "dbname");
-
-	if (!name)
-		name = option(defaults, "dbname");
-	if (!name)
-		name = option(given, "user");
-	if (!name)
-		name = option(defaults, "user");
-	if (name)
-		name = arena_str(arena, span_str(name));
-	PQconninfoFree(given);
-	PQconninfoFree(defaults);
-	return name;
-}
-
-static bool default_shadow(struct migration *m, struct fault *f)
-{
-	const char *database = database_of(&m->arena, m->target.uri);
-
-	if (!database)
-		return fault(
-		    f, FAULT_USAGE,
-		    "%s: target.uri names no database, so the shadow has no name; next step: add "
-		    "shadow: {uri: ...}",
-		    m->path);
-	m->shadow_is_default = true;
-	m->shadow = (struct pg_server) { .uri = m->target.uri,
-					 .name = "shadow",
-					 .dbname = arena_printf(&m->arena, "%s_shadow", database) };
-	return true;
-}
-
-/* Kafka. */
-
-static const struct refused_row {
-	const char *prefix, *reason;
-} refused_rows[] = {
-	{ "acks", "a change must be on all replicas before the source forgets it" },
-	{ "request.required.acks",
-	  "a change must be on all replicas before the source forgets it" },
-	{ "enable.idempotence", "a resent record must not appear twice" },
-	{ "enable.gapless.guarantee",
-	  "a lost record starts a new generation, which fills the gap" },
-	{ "group.", "groups and members are named after migration, role and instance" },
-	{ "enable.auto.", "progress is kept in the target, with the changes" },
-	{ "auto.commit.enable", "progress is kept in the target, with the changes" },
-	{ "partition.assignment.strategy", "both topics' partitions must go to one member: range" },
-	{ "message.timeout.ms", "a change is never given up: resent until it is acknowledged" },
-	{ "delivery.timeout.ms", "a change is never given up: resent until it is acknowledged" },
-	{ "auto.offset.reset", "a consumer must not jump over changes, or back" },
-	{ "transactional.id", "Kafka transactions are not used: targets decide what is applied" },
-	{ "delivery.report.only.error", "acknowledgements say what the source may forget" },
-	{ "message.max.bytes", "it is 64 MiB, as the topics are made" },
-	{ "message.max", "it is 64 MiB, as the topics are made" },
-	{ "receive.message.max.bytes", "it follows from the largest record, 64 MiB" },
-	{ "allow.auto.create.topics", "a topic made by accident has the wrong settings" },
-	{ "socket.nagle.disable", "it is on: an acknowledgement must not wait" },
-	{ "check.crcs", "it is on: a damaged record must not be applied" },
-	{ "isolation.level", "there are no Kafka transactions to be isolated from" },
-	{ "enable.partition.eof", "the end of a partition is found by offsets" },
-	{ "client.id", "it names migration, role and instance" },
-};
-
-static const char *refused_reason(const char *key)
-{
-	for (size_t i = 0; i < sizeof(refused_rows) / sizeof(*refused_rows); i++) {
-		const char *prefix = refused_rows[i].prefix;
-		size_t n = strlen(prefix);
-
-		if (strncmp(key, prefix, n) == 0 && (prefix[n - 1] == '.' || !key[n]))
-			return refused_rows[i].reason;
-	}
-	return NULL;
-}
-
-static bool is_secret_setting(const char *key)
-{
-	return strstr(key, "password") || strstr(key, "secret") ||
-	       strcmp(key, "ssl.key.pem") == 0 || strcmp(key, "sasl.jaas.config") == 0;
-}
-
-/* Names that rd_kafka_conf_dump leaves out because they are ours, or aliases. */
-static const char *const more_settings[] = {
-	"partitions",    "schema.registry.url", "bootstrap.servers", "linger.ms",
-	"retries",       "compression.type",    "sasl.mechanism",    "max.partition.fetch.bytes",
-	"max.in.flight",
-};
-enum { MORE_SETTINGS = sizeof(more_settings) / sizeof(*more_settings) };
-
-/* Not to be set by text, or not by the user. */
-static bool is_settable(const char *name)
-{
-	return !strstr(name, "_cb") && !strstr(name, "opaque") && !refused_reason(name);
-}
-
-static bool refuse_unknown_setting(const struct conf_value *v, rd_kafka_conf_t *conf,
-				   struct fault *f)
-{
-	size_t n = 0, count = 0;
-	const char **dump = rd_kafka_conf_dump(conf, &n), *known[512];
-	bool ok;
-
-	for (; count < MORE_SETTINGS; count++)
-		known[count] = more_settings[count];
-	for (size_t i = 0; i + 1 < n && count < sizeof(known) / sizeof(*known); i += 2)
-		if (is_settable(dump[i]))
-			known[count++] = dump[i];
-	ok = fault(f, FAULT_USAGE,
-		   "%s:%d: unknown key kafka.%.64s; the nearest known key is kafka.%s", v->path,
-		   v->line, v->name, conf_nearest(v->name, known, count));
-	rd_kafka_conf_dump_free(dump, n);
-	return ok;
-}
-
-/* Tried on a configuration that is thrown away: so the message has the line. */
-static bool check_setting(const struct conf_value *v, struct fault *f)
-{
-	rd_kafka_conf_t *conf;
-	char reason[256];
-	bool ok = true;
-
-	/* Setting this one loads the libraries it names. */
-	if (strcmp(v->name, "plugin.library.paths") == 0)
-		return true;
-	conf = rd_kafka_conf_new();
-	switch (rd_kafka_conf_set(conf, v->name, v->text, reason, sizeof(reason))) {
-	case RD_KAFKA_CONF_OK:
-		break;
-	case RD_KAFKA_CONF_UNKNOWN:
-		ok = refuse_unknown_setting(v, conf, f);
-		break;
-	case RD_KAFKA_CONF_INVALID:
-		ok = conf_refuse(v, f, "librdkafka: %s",
-				 is_secret_setting(v->name) ? "invalid value" : reason);
-		break;
-	}
-	rd_kafka_conf_destroy(conf);
-	return ok;
-}
-
-static bool set_kafka(void *out, const struct conf_value *v, struct fault *f)
-{
-	struct migration *m = out;
-	const char *reason = refused_reason(v->name);
-
-	if (reason)
-		return conf_refuse(v, f, "this setting is foreshadow's own: %s", reason);
-	if (is_secret_setting(v->name)) {
-		if (!conf_whole_variable(v->arena, v->raw))
-			return conf_refuse(v, f,
-					   "a literal password or key is refused; next step: write "
-					   "${VAR} in its place");
-		log_secret(v->text);
-	}
-	if (!check_setting(v, f))
-		return false;
-	if (!m->kafka)
-		m->kafka = arena_alloc(&m->arena, KAFKA_SETTINGS_MAX * sizeof(*m->kafka));
-	if (!m->kafka || m->kafka_count == KAFKA_SETTINGS_MAX)
-		return no_memory(v, f);
-	m->kafka[m->kafka_count++] = (struct kafka_setting) { v->name, v->text };
-	return true;
-}
-
 static bool set_partitions(void *out, const struct conf_value *v, struct fault *f)
 {
 	return conf_int(v, 1, 1024, &((struct migration *)out)->partition_count, f);
-}
-
-/* scheme://user:password@host…: the password's place, or an empty span. */
-static struct span url_password(const char *url)
-{
-	const char *start = strstr(url, "://"), *at = NULL, *colon;
-	size_t n;
-
-	if (!start)
-		return span("", 0);
-	start += 3;
-	n = strcspn(start, "/?#");
-	for (size_t i = 0; i < n; i++)
-		if (start[i] == '@')
-			at = start + i;
-	colon = at ? memchr(start, ':', (size_t)(at - start)) : NULL;
-	return colon ? span(colon + 1, (size_t)(at - colon) - 1) : span("", 0);
-}
-
-static bool set_registry(void *out, const struct conf_value *v, struct fault *f)
-{
-	struct migration *m = out;
-	struct span password = url_password(v->raw);
-	const char *variable = NULL;
-
-	if (password.n > 0 && !conf_whole_variable(v->arena, v->raw)) {
-		char *text = arena_str(v->arena, password);
-
-		variable = text ? conf_whole_variable(v->arena, text) : NULL;
-		if (!variable)
-			return conf_refuse(v, f,
-					   "a literal password is refused; next step: write ${VAR} "
-					   "in its place");
-		log_secret(getenv(variable));
-	}
-	m->registry_url = conf_expand(v, variable, encode_percent, f);
-	if (!m->registry_url)
-		return false;
-	password = url_password(m->registry_url);
-	if (password.n > 0)
-		log_secret(arena_str(v->arena, password));
-	if (strncmp(m->registry_url, "http://", 7) != 0 &&
-	    strncmp(m->registry_url, "https://", 8) != 0)
-		return conf_refuse(v, f, "expected %s", v->key->expected);
-	return true;
 }
 
 static bool check_patterns(const struct conf_value *v, struct fault *f)
@@ -671,16 +315,16 @@ static const struct conf_key keys[] = {
 	/* section, name, type, required, expected, fallback, only, set */
 	{ "", "migration", CONF_TEXT, true, "a name, [a-z][a-z0-9_]{0,39}", NULL, NULL, set_name },
 	{ "", "source", CONF_MAP, true, "a map with uri", NULL, NULL, NULL },
-	{ "source", "uri", CONF_TEXT, true, A_URI, NULL, NULL, set_source },
+	{ "source", "uri", CONF_TEXT, true, A_URI, NULL, NULL, migration_set_source },
 	{ "", "target", CONF_MAP, true, "a map with uri", NULL, NULL, NULL },
-	{ "target", "uri", CONF_TEXT, true, A_URI, NULL, NULL, set_target },
+	{ "target", "uri", CONF_TEXT, true, A_URI, NULL, NULL, migration_set_target },
 	{ "", "shadow", CONF_MAP, false, "a map with uri", NULL, NULL, NULL },
-	{ "shadow", "uri", CONF_TEXT, true, A_URI, NULL, NULL, set_shadow },
+	{ "shadow", "uri", CONF_TEXT, true, A_URI, NULL, NULL, migration_set_shadow },
 	{ "", "kafka", CONF_MAP, true, "a map with bootstrap.servers", NULL, NULL, NULL },
-	{ "kafka", "bootstrap.servers", CONF_TEXT, true, "host:port, ...", NULL, NULL, set_kafka },
+	{ "kafka", "bootstrap.servers", CONF_TEXT, true, "host:port, ...", NULL, NULL, migration_set_kafka },
 	{ "kafka", "partitions", CONF_TEXT, false, "a number from 1 to 1024", "12", NULL, set_partitions },
-	{ "kafka", "schema.registry.url", CONF_TEXT, false, "an http or https URL", NULL, NULL, set_registry },
-	{ "kafka", "*", CONF_TEXT, false, SOME_TEXT, NULL, NULL, set_kafka },
+	{ "kafka", "schema.registry.url", CONF_TEXT, false, "an http or https URL", NULL, NULL, migration_set_registry },
+	{ "kafka", "*", CONF_TEXT, false, SOME_TEXT, NULL, NULL, migration_set_kafka },
 	{ "", "tables", CONF_MAP, true, "a map with include", NULL, NULL, NULL },
 	{ "tables", "include", CONF_LIST, true, SOME_PATTERNS, NULL, NULL, set_include },
 	{ "tables", "exclude", CONF_LIST, false, SOME_PATTERNS, NULL, NULL, set_exclude },
@@ -777,7 +421,7 @@ static bool migration_fill(struct migration *m, struct span text, struct fault *
 	if (!conf_read(keys, sizeof(keys) / sizeof(*keys), m->path, text, &m->arena, m, f))
 		return false;
 	log_secret(getenv("PGPASSWORD"));
-	if (!m->shadow.uri && !default_shadow(m, f))
+	if (!m->shadow.uri && !migration_default_shadow(m, f))
 		return false;
 	make_names(m);
 	if (arena_failed(&m->arena))
