@@ -18,7 +18,7 @@
 #include "ingest/route.h"
 #include "ingest/source.h"
 
-enum { POLL_MS = 3, REST_US = 16000, PARTITIONS = 12 };
+enum { POLL_MS = 3, PARTITIONS = 12 };
 
 struct bench {
 	struct arena catalog_arena, message_arena;
@@ -126,6 +126,7 @@ static bool take(struct bench *b, const struct source_message *in, struct fault 
 static bool drain(struct bench *b, struct source *s, uint64_t end_lsn, struct fault *f)
 {
 	int64_t feedback_due = 0;
+	int count = 0;
 
 	while (b->done.v < end_lsn) {
 		struct source_message in;
@@ -137,6 +138,7 @@ static bool drain(struct bench *b, struct source *s, uint64_t end_lsn, struct fa
 				b->first_us = clock_us();
 			if (!take(b, &in, f))
 				return false;
+			count++;
 			continue;
 		case SOURCE_KEEPALIVE:
 			continue;
@@ -149,8 +151,8 @@ static bool drain(struct bench *b, struct source *s, uint64_t end_lsn, struct fa
 			feedback_due = clock_us() + 1000000;
 		}
 		struct pollfd p = { source_fd(s), POLLIN | (source_wants_write(s) ? POLLOUT : 0), 0 };
-		if (source_is_near(s))
-			usleep(REST_US); /* as ingest does */
+		poll(NULL, 0, source_rest_ms(s, count)); /* as ingest does */
+		count = 0;
 		poll(&p, 1, POLL_MS);
 		if (source_wants_write(s) && !source_flush(s, f))
 			return false;

@@ -17,8 +17,6 @@ enum {
 	RECEIVE_MAX = 4096, /* messages between two looks at everything else */
 	/* While behind, we wake late (source_wake_late) or after this, whichever comes first. */
 	BEHIND_MS = 3,
-	NEAR_REST_MS = 16,
-	NEAR_REST_MESSAGES = 256, /* a look that brought fewer is followed by another at once */
 	IDLE_MS = 100,
 	IDLE_FIRST_MS = 5,
 	STATUS_US = 100 * 1000,
@@ -202,6 +200,7 @@ static int idle_ms(const struct life *l)
 static bool wait_for_work(struct life *l, int count, struct fault *f)
 {
 	bool is_behind = count > 0;
+	int rest_ms = source_rest_ms(l->source, count);
 	struct pollfd fds[4] = {
 		{ .fd = source_fd(l->source), .events = POLLIN },
 		{ .fd = l->options->stop_fd, .events = POLLIN },
@@ -212,8 +211,8 @@ static bool wait_for_work(struct life *l, int count, struct fault *f)
 	if (source_wants_write(l->source))
 		fds[0].events |= POLLOUT;
 	source_wake_late(l->source, is_behind);
-	if (count >= NEAR_REST_MESSAGES && source_is_near(l->source))
-		poll(fds + 1, 3, NEAR_REST_MS); /* what is sent meanwhile piles up, see source.c */
+	if (rest_ms)
+		poll(fds + 1, 3, rest_ms);
 	poll(fds, 4, is_behind ? BEHIND_MS : idle_ms(l));
 	if (fds[2].revents) {
 		/* life_serve empties it; its own poll does not wait. */

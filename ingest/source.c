@@ -31,6 +31,8 @@ enum {
 	FAR_LOWAT_BYTES = 48 * 1024,
 	NEAR_LOWAT_BYTES = 32 * 1024,
 	NEAR_BUFFER_BYTES = 48 * 1024, /* the kernel doubles it, for its own bookkeeping */
+	NEAR_REST_MS = 16,
+	NEAR_MANY_MESSAGES = 256,
 	STATEMENT_BYTES = 64 * 1024,
 };
 
@@ -392,9 +394,9 @@ bool source_feedback(struct source *s, struct boundary x, bool want_reply, struc
 	return source_flush(s, f);
 }
 
-bool source_is_near(const struct source *s)
+int source_rest_ms(const struct source *s, int messages)
 {
-	return s->is_near;
+	return s->is_near && messages >= NEAR_MANY_MESSAGES ? NEAR_REST_MS : 0;
 }
 
 void source_wake_late(struct source *s, bool is_late)

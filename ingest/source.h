@@ -102,8 +102,9 @@ struct source_message {
 enum source_got source_receive(struct source *s, struct source_message *ret, struct fault *f);
 /* write = flush = apply = x. Never blocks: what the socket does not take now waits for source_flush. */
 bool source_feedback(struct source *s, struct boundary x, bool want_reply, struct fault *f);
-/* The stream comes from this host by TCP: while there is much of it, it is worth a rest between two looks. */
-bool source_is_near(const struct source *s);
+/* For how long it is worth to let more of the stream pile up, after a look that brought so many messages. 0 unless it
+ * comes from this host by TCP and there is much of it. */
+int source_rest_ms(const struct source *s, int messages);
 /* Late: source_fd is readable when the socket holds a good deal (some 16 to 48 KiB), not at the first byte. */
 void source_wake_late(struct source *s, bool is_late);
 
