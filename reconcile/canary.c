@@ -215,14 +215,26 @@ bool canary_run(struct ends *e, enum role role, const struct digest *d, int64_t 
 	return ok;
 }
 
-bool canary_prove(size_t table_count, canary_try *try, void *arg, enum canary *ret, struct fault *f)
+static bool may_try(struct ends *e, canary_try *try, void *arg, size_t table, bool may_be_large, enum canary *ret,
+		    struct fault *f)
+{
+	if (try(arg, table, may_be_large, ret, f))
+		return true;
+	if (!ends_pass_over(e, f))
+		return false;
+	*ret = CANARY_REFUSED;
+	fault_reset(f);
+	return true;
+}
+
+bool canary_prove(struct ends *e, size_t table_count, canary_try *try, void *arg, enum canary *ret, struct fault *f)
 {
 	enum canary now;
 	int open_count = 0;
 
 	*ret = CANARY_NO_ROW;
 	for (size_t k = 0; k < 2 * table_count && *ret != CANARY_FOUND && open_count < CANARY_TABLES; k++) {
-		if (!try(arg, k % table_count, k >= table_count, &now, f))
+		if (!may_try(e, try, arg, k % table_count, k >= table_count, &now, f))
 			return false;
 		open_count += now == CANARY_OPEN;
 		if (now == CANARY_FOUND || now == CANARY_OPEN || *ret == CANARY_NO_ROW)

@@ -17,7 +17,7 @@ enum canary {
 	CANARY_FOUND,
 	CANARY_OPEN, /* it could not be judged: an old transaction is not settled, or the rows change all the time */
 	CANARY_NO_ROW,
-	CANARY_REFUSED, /* a server refuses it: of canary_try */
+	CANARY_REFUSED, /* a server refuses to be asked of the table: of canary_prove */
 };
 
 /* FAULT_INTERNAL: it was not found. */
@@ -26,7 +26,8 @@ bool canary_run(struct ends *e, enum role role, const struct digest *d, int64_t 
 
 /* One table's; may_be_large: also if it is one chunk. Another one is tried unless it is CANARY_FOUND. */
 typedef bool canary_try(void *arg, size_t table, bool may_be_large, enum canary *ret, struct fault *f);
-/* Of some table: those in which a chunk is small, then any. NO_ROW: no table has one. */
-bool canary_prove(size_t table_count, canary_try *try, void *arg, enum canary *ret, struct fault *f);
+/* Of some table: those in which a chunk is small, then any; a table that is refused is passed over, comparing it says
+ * so. NO_ROW: no table has one. */
+bool canary_prove(struct ends *e, size_t table_count, canary_try *try, void *arg, enum canary *ret, struct fault *f);
 
 #endif

@@ -37,7 +37,7 @@ static bool prove(struct session *s)
 {
 	enum canary seen;
 
-	if (!canary_prove(s->walk.count, try_canary, s, &seen, s->f))
+	if (!canary_prove(&s->ends, s->walk.count, try_canary, s, &seen, s->f))
 		return false;
 	s->has_proof = seen == CANARY_FOUND || seen == CANARY_NO_ROW;
 	return true;

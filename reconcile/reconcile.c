@@ -182,20 +182,15 @@ static bool try_canary(void *arg, size_t table, bool may_be_large, enum canary *
 	*ret = CANARY_NO_ROW;
 	if (!t->is_compared[role] || is_large != may_be_large)
 		return true;
-	if (canary_run(&run->ends, (enum role)role, &t->digests[role], run->seed, ret, f))
-		return true;
-	if (!ends_pass_over(&run->ends, f))
-		return fault_in(f, "%.*s", SPAN_ARG(t->digests[role].label));
-	*ret = CANARY_REFUSED;
-	fault_reset(f); /* comparing it will say so */
-	return true;
+	return canary_run(&run->ends, (enum role)role, &t->digests[role], run->seed, ret, f) ||
+	       fault_in(f, "%.*s", SPAN_ARG(t->digests[role].label));
 }
 
 static bool prove(struct run *run)
 {
 	enum canary seen;
 
-	if (!canary_prove(run->table_count, try_canary, run, &seen, run->f))
+	if (!canary_prove(&run->ends, run->table_count, try_canary, run, &seen, run->f))
 		return false;
 	run->summary->has_proof = seen == CANARY_FOUND;
 	run->summary->is_unproven = seen == CANARY_OPEN || seen == CANARY_REFUSED;
