@@ -480,7 +480,8 @@ static void wait_our_turn(void)
 {
 	const struct sched_param none = { 0 };
 
-	if (sched_setscheduler(0, SCHED_BATCH, &none) != 0)
+	/* Another policy is what somebody chose for us. */
+	if (sched_getscheduler(0) == SCHED_OTHER && sched_setscheduler(0, SCHED_BATCH, &none) != 0)
 		log_debug("SCHED_BATCH: %s", strerror(errno));
 }
 

@@ -491,6 +491,7 @@ static void batch_wake_fetchers(struct lane *l)
 			continue;
 		l->wake_us = now;
 		consume_wake(p->consume, p->topic, p->partition);
+		atomic_fetch_add(&l->rested_us, clock_us() - now);
 		return;
 	}
 }

@@ -64,19 +64,28 @@ bool lane_give(struct lane *l, struct consume *c, enum consume_topic topic, int 
 						 .partition = partition, .queue = q }) != 0;
 }
 
-bool lane_drop(struct lane *l, int timeout_ms)
+uint64_t lane_drop(struct lane *l)
 {
-	uint64_t number = lane_send(l, &(struct lane_op) { .kind = OP_DROP });
+	return lane_send(l, &(struct lane_op) { .kind = OP_DROP });
+}
+
+bool lane_has_dropped(struct lane *l, uint64_t drop, int timeout_ms)
+{
 	struct timespec deadline;
 	bool is_done = false;
 	int err = 0;
 
-	if (number == 0)
+	if (drop == 0)
 		return false;
 	clock_gettime(CLOCK_REALTIME, &deadline);
 	deadline.tv_sec += timeout_ms / 1000;
+	deadline.tv_nsec += timeout_ms % 1000 * 1000000L;
+	if (deadline.tv_nsec >= 1000000000L) {
+		deadline.tv_sec++;
+		deadline.tv_nsec -= 1000000000L;
+	}
 	pthread_mutex_lock(&l->lock);
-	while (!(is_done = l->ops_done >= number) && err == 0)
+	while (!(is_done = l->ops_done >= drop) && err == 0)
 		err = pthread_cond_timedwait(&l->done_cond, &l->lock, &deadline);
 	pthread_mutex_unlock(&l->lock);
 	return is_done;
@@ -94,14 +103,17 @@ bool lane_is_well(struct lane *l, struct fault *f)
 	return !has_ended;
 }
 
-int64_t lane_rested_us(const struct lane *l)
+/* A rest that ends just between the two is counted twice; the next answer is right. */
+int64_t lane_rested_us(const struct lane *l, int64_t now)
 {
-	return atomic_load(&l->rested_us);
+	int64_t rested = atomic_load(&l->rested_us), since = atomic_load(&l->resting_since_us);
+
+	return since && now > since ? rested + now - since : rested;
 }
 
-bool lane_is_within(const struct lane *l)
+bool lane_may_give(const struct lane *l)
 {
-	return atomic_load(&l->is_open);
+	return atomic_load(&l->may_give);
 }
 
 /* Where the role may. */

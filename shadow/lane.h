@@ -71,12 +71,15 @@ void lane_free(struct lane *l);
 /* Takes over q. */
 bool lane_give(struct lane *l, struct consume *c, enum consume_topic topic, int partition,
 	       rd_kafka_queue_t *q);
-/* Gives back all partitions; true: done, false: not yet after timeout_ms (it will be). */
-bool lane_drop(struct lane *l, int timeout_ms);
-/* How long it had nothing to do in all, a rest that goes on not counted. Any thread. */
-int64_t lane_rested_us(const struct lane *l);
-/* A source transaction is being applied in rounds: taken away now, it would begin from its start. Any thread. */
-bool lane_is_within(const struct lane *l);
+/* It gives back all partitions, when it can. Returns what to ask lane_has_dropped for; 0: no memory. */
+uint64_t lane_drop(struct lane *l);
+/* Waits up to timeout_ms. */
+bool lane_has_dropped(struct lane *l, uint64_t drop, int timeout_ms);
+/* How long it had nothing to do in all, as of now (clock_us). Any thread. */
+int64_t lane_rested_us(const struct lane *l, int64_t now);
+/* false: it is in the middle of what would begin anew without its partitions: a source transaction in rounds, a search for
+ * what cannot be applied, a hold for a repair. As of its last turn. Any thread. */
+bool lane_may_give(const struct lane *l);
 /* false: the lane has ended by itself, and why. */
 bool lane_is_well(struct lane *l, struct fault *f);
 

@@ -25,9 +25,12 @@ int lane_rest(struct lane *l, struct pollfd *fds, nfds_t n, int64_t wait_us)
 {
 	const struct timespec wait = { wait_us / 1000000, wait_us % 1000000 * 1000 };
 	int64_t begin_us = clock_us();
-	int ready = ppoll(fds, n, &wait, NULL);
+	int ready;
 
+	atomic_store(&l->resting_since_us, begin_us);
+	ready = ppoll(fds, n, &wait, NULL);
 	atomic_fetch_add(&l->rested_us, clock_us() - begin_us);
+	atomic_store(&l->resting_since_us, 0);
 	return ready;
 }
 
@@ -54,8 +57,20 @@ bool lane_plain(struct lane *l, struct fault *f)
 	return apply_pause(l->apply, f);
 }
 
+static bool part_is_in_the_middle(const struct part *p)
+{
+	return p->state == PART_HELD || p->poison_offset >= 0 || p->poison_commit.v || p->careful.v || p->next.at.has_gap;
+}
+
 void lane_publish(struct lane *l)
 {
+	bool may_give = !l->is_open;
+
+	for (int t = 0; t < CONSUME_TOPICS; t++)
+		may_give = may_give && l->caution[t] == CAUTION_NONE;
+	for (size_t i = 0; i < l->part_count; i++)
+		may_give = may_give && !part_is_in_the_middle(l->parts[i]);
+	atomic_store(&l->may_give, may_give);
 	for (size_t i = 0; i < l->part_count; i++) {
 		const struct part *p = l->parts[i];
 		struct shadow_status_part s = {

@@ -73,8 +73,8 @@ struct lane {
 	bool has_ended;
 	struct fault end_fault;
 	int ops_fd, control_fd, kafka_fd; /* eventfds */
-	_Atomic int64_t rested_us;
-	_Atomic bool is_open; /* within whole_run: the target's transaction is */
+	_Atomic int64_t rested_us, resting_since_us; /* 0: it is not resting */
+	_Atomic bool may_give;
 
 	/* the thread's own */
 	PGconn *conn;
@@ -99,6 +99,7 @@ struct lane {
 	int64_t repair_us, tell_us; /* repair.c: next look, next incident */
 	struct batch batch;
 	struct part *large;  /* its transaction does not fit the batch, or has an event inside: whole_run */
+	bool is_open;        /* within whole_run: the target's transaction is */
 	enum lane_caution caution[CONSUME_TOPICS];
 	size_t caution_left[CONSUME_TOPICS]; /* batches until it is over */
 

@@ -6,9 +6,10 @@
  * that does what two did makes larger transactions and fewer of them, and leaves the processors to others. One that
  * never waits for records holds the stream up.
  *
- * One step at a time, and only if two windows in a row ask for the same. A window without work says nothing. After a
+ * One step at a time, and only if some windows in a row ask for the same. A window without work says nothing. After a
  * step up there is none down for a minute: two lanes wait for each other's processors, and so look busier than
- * one would be; where the limit is can be found by trying only.
+ * one would be; where the limit is can be found by trying only. After a step that could not be made there is none at all
+ * for as long.
  *
  * Pure.
  */
@@ -17,16 +18,18 @@
 
 #include <stdint.h>
 
-enum { SCALE_WINDOW_US = 500 * 1000, SCALE_WINDOWS = 2, SCALE_HOLD_US = 60 * 1000 * 1000 };
+enum { SCALE_WINDOW_US = 500 * 1000, SCALE_UP_WINDOWS = 2, SCALE_DOWN_WINDOWS = 3, SCALE_HOLD_US = 60 * 1000 * 1000 };
 
 struct scale {
 	int lanes, max;
 	int asked, windows; /* for how many lanes, by so many windows in a row */
-	int64_t down_us;    /* not fewer lanes before (clock) */
+	int64_t up_us, down_us; /* not more, not fewer lanes before (clock) */
 };
 
 /* How many lanes there should be now, after a window with this load. Whoever makes it so calls scale_set. */
 int scale_ask(struct scale *s, double load, int64_t now_us);
 void scale_set(struct scale *s, int lanes, int64_t now_us);
+/* It could not be made so. */
+void scale_hold(struct scale *s, int64_t now_us);
 
 #endif

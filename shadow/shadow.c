@@ -19,6 +19,9 @@ enum {
 	POLL_MS = 100,
 	CHECK_US = 200 * 1000,         /* until, stuck, lanes */
 	DROP_TIMEOUT_MS = 20000,
+	DROP_SLICE_MS = 500,
+	MOVE_PATIENCE_MS = 10000,
+	MOVE_SILENCE_US = 5 * 1000 * 1000,
 	LOCK_PATIENCE_MS = 15000,      /* a killed predecessor's backend may take a moment to go */
 	BACKOFF_MS = 1000,
 	/* The role thread did not run for so long: it was stopped, and the group may have given its
@@ -81,18 +84,36 @@ static void shadow_assigned(void *arg, enum consume_topic topic, int partition, 
 	}
 }
 
-/* A lane that hangs in its target's answer is fenced by the epoch; the group need not wait for it. */
+/* All lanes at once. false: one has not given back its partitions after timeout_ms; the group need not wait for it, its
+ * epochs fence it. */
+static bool shadow_take_back(struct shadow *s, int timeout_ms)
+{
+	int64_t deadline_us = clock_us() + timeout_ms * INT64_C(1000);
+	uint64_t drops[MIGRATION_LANES_MAX];
+	bool are_back = true;
+
+	for (int i = 0; i < s->lane_count; i++)
+		drops[i] = lane_drop(s->lanes[i]);
+	for (int i = 0; i < s->lane_count; i++) {
+		bool is_back;
+
+		do {
+			is_back = lane_has_dropped(s->lanes[i], drops[i], DROP_SLICE_MS);
+			shadow_mark_alive(s);
+		} while (!is_back && drops[i] && clock_us() < deadline_us);
+		if (!is_back)
+			log_warn("lane %d still waits for the target, its transaction is open", i);
+		are_back = are_back && is_back;
+	}
+	return are_back;
+}
+
 static void shadow_revoked(void *arg)
 {
 	struct shadow *s = arg;
 
 	shadow_mark_alive(s);
-	for (int i = 0; i < s->lane_count; i++)
-		if (!lane_drop(s->lanes[i], DROP_TIMEOUT_MS))
-			log_warn("lane %d still waits for the target; its partitions are given up under "
-				 "its open transaction",
-				 i);
-	atomic_store(&s->lanes_share.alive_us, clock_us());
+	shadow_take_back(s, DROP_TIMEOUT_MS);
 }
 
 /* One process per role, instance and migration: a session lock in the target, held as long as the
@@ -207,8 +228,8 @@ static bool shadow_is_still_itself(struct shadow *s, struct fault *f)
 /* Until no lane holds a queue or a message of the handle, however long its target takes to answer. */
 static bool shadow_let_go(struct shadow *s, struct fault *f)
 {
-	for (int i = 0; i < s->lane_count; i++)
-		while (!lane_drop(s->lanes[i], DROP_TIMEOUT_MS))
+	while (!shadow_take_back(s, DROP_TIMEOUT_MS))
+		for (int i = 0; i < s->lane_count; i++)
 			if (!lane_is_well(s->lanes[i], f))
 				return false;
 	return true;
@@ -238,19 +259,23 @@ static bool shadow_renew_member(struct shadow *s, struct fault *f)
 	return true;
 }
 
-/* Do all partitions just go on? One that stands somewhere for a reason would have to find its place again. */
-static bool shadow_may_move_partitions(const struct shadow *s)
+/* Do all partitions just go on, or wait where their rows say? What stands elsewhere would have to find its place again,
+ * and a lane that has said nothing for long has a target that does not answer. */
+static bool shadow_may_move(const struct shadow *s)
 {
+	int64_t now = clock_us();
+
 	for (int t = 0; t < CONSUME_TOPICS; t++)
 		for (int i = 0; i < s->migration->partition_count; i++) {
 			struct shadow_status_part p =
 				shadow_status_get(s->lanes_share.status, (enum consume_topic)t, i);
+			bool goes_on = p.state == PART_OPEN || p.state == PART_WAITS_GATE || p.state == PART_WAITS_COPY;
 
-			if (p.is_ours && (p.is_failing || (p.state != PART_OPEN && p.state != PART_WAITS_GATE)))
+			if (p.is_ours && (!goes_on || p.is_failing || now - p.at_us > MOVE_SILENCE_US))
 				return false;
 		}
 	for (int i = 0; i < s->lane_count; i++)
-		if (lane_is_within(s->lanes[i]))
+		if (!lane_may_give(s->lanes[i]))
 			return false;
 	return true;
 }
@@ -261,23 +286,24 @@ static double shadow_load(struct shadow *s, int64_t now)
 	int64_t rested = 0, passed = now - s->scale_us, before = s->rested_us;
 
 	for (int i = 0; i < s->scale.lanes; i++)
-		rested += lane_rested_us(s->lanes[i]);
+		rested += lane_rested_us(s->lanes[i], now);
 	s->rested_us = rested;
 	s->scale_us = now;
 	return s->scale.lanes - (double)(rested - before) / (double)passed;
 }
 
-/* All are given back, at a drained point of each lane, and then handed out anew. */
+/*
+ * All are given back, at a drained point of each lane, and then handed out anew. If a lane is not there in time, each
+ * lane gets its own again: behind the op that takes them away, so that nobody else has them meanwhile.
+ */
 static bool shadow_move(struct shadow *s, int lanes, struct fault *f)
 {
-	int64_t begin = clock_us();
 	bool ok;
 
-	shadow_revoked(s);
-	/* A stop in there looks like a lane that takes long: the group may have lost its patience. */
-	if (clock_us() - begin > STOPPED_US)
-		atomic_store(&s->lanes_share.distrust_until_us, clock_us() + DISTRUST_US);
-	scale_set(&s->scale, lanes, clock_us());
+	if (shadow_take_back(s, MOVE_PATIENCE_MS))
+		scale_set(&s->scale, lanes, clock_us());
+	else
+		scale_hold(&s->scale, clock_us());
 	shadow_show_lanes(s);
 	s->is_moving = true;
 	ok = consume_hand_out(s->consume, f);
@@ -296,8 +322,10 @@ static bool shadow_scale(struct shadow *s, struct fault *f)
 		return true;
 	load = shadow_load(s, now);
 	log_debug("load %.2f of %d lanes", load, s->scale.lanes);
-	lanes = failpoint("shadow.scale") ? s->scale.max + 1 - s->scale.lanes : scale_ask(&s->scale, load, now);
-	if (lanes == s->scale.lanes || !shadow_may_move_partitions(s))
+	lanes = scale_ask(&s->scale, load, now);
+	if (failpoint("shadow.scale")) /* whatever the lanes are doing */
+		lanes = s->scale.max + 1 - s->scale.lanes;
+	else if (lanes == s->scale.lanes || !shadow_may_move(s))
 		return true;
 	log_info("lanes: %d -> %d (%.0f %% busy)", s->scale.lanes, lanes, load * 100 / s->scale.lanes);
 	return shadow_move(s, lanes, f);

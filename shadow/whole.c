@@ -307,6 +307,7 @@ void whole_run(struct lane *l)
 	plan_begin(&l->batch.plan);
 	counts_reset(&l->batch.counts);
 	l->is_open = p->is_in_batch = true;
+	lane_publish(l);
 	for (; whole_round(l, p, extent); rounds++) {
 		if (extent == APPLY_END) {
 			log_debug("a source transaction was applied in %d rounds", rounds);

@@ -133,7 +133,7 @@ def changes(pages, **labels):
 
 
 def test_metrics_count_what_happens(migration):
-    m, pages = serving(migration)
+    m, pages = serving(migration, lanes=2)
     m.source.execute(TABLE + '; create table "Odd ""name" (id int primary key)')
     m.start()
     wait_live(m)

@@ -2,6 +2,7 @@
 """What a process takes of its machine and of a target: its threads, and how many lanes `auto` is."""
 import os
 import re
+import time
 
 from following import assert_balanced, assert_follows, wait_live
 from rig import wait_until
@@ -29,6 +30,10 @@ def changes_of_lanes(process):
     return [(role, int(a), int(b)) for role, a, b in re.findall(r" (shadow|primary): lanes: (\d+) -> (\d+) ", process.log())]
 
 
+def has_changed(process, a, b):
+    return {("shadow", a, b), ("primary", a, b)} <= set(changes_of_lanes(process))
+
+
 def test_lanes_follow_the_load(migration):
     """One is enough for a few rows at a time; two when one never rests; and both stand when there is nothing to do."""
     m = migration()
@@ -36,14 +41,15 @@ def test_lanes_follow_the_load(migration):
                      " alter table slow replica identity full; insert into slow select md5(i::text) from generate_series(1, 2000) i")
     process = m.start()
     wait_live(m)
-    client = start_client(m, 40, "insert into t select nextval('s') from generate_series(1, 100);")
-    wait_until(lambda: {("shadow", 2, 1), ("primary", 2, 1)} <= set(changes_of_lanes(process)), 60,
-               lambda: f"one lane for each target\n{m.tail()}")
-    client.kill9()
+    for rate in (20, 40, 80, 160, 320, 640):  # what is little depends on the machine
+        client = start_client(m, rate, "insert into t select nextval('s') from generate_series(1, 100);")
+        enough = time.monotonic() + 6
+        wait_until(lambda: has_changed(process, 2, 1) or time.monotonic() > enough, 10, "lanes")
+        client.kill9()
+    assert has_changed(process, 2, 1), f"one lane for each target\n{m.tail()}"
     # a row of a table without a key is found by looking at all of them
     client = start_client(m, 3, "update slow set v = md5(v);")
-    wait_until(lambda: {("shadow", 1, 2), ("primary", 1, 2)} <= set(changes_of_lanes(process)), 60,
-               lambda: f"two lanes again\n{m.tail()}")
+    wait_until(lambda: has_changed(process, 1, 2), 60, lambda: f"two lanes again\n{m.tail()}")
     client.kill9()
     assert_follows(m)
     for db in m.targets():
@@ -81,3 +87,20 @@ def test_partitions_go_from_lane_to_lane_under_load(migration, is_long):
         assert_balanced(m, db)
     assert seen >= turns * 4
     m.stop()
+
+
+def test_a_lane_that_is_late_keeps_its_partitions(migration):
+    """Its transaction is open for longer than a move waits: it goes on with what it has, and nobody ends its session."""
+    m = migration()
+    m.source.execute("create table t (id int primary key, v int)")
+    release = m.folder / "release"
+    m.start(role="ingest")
+    primary = m.start(role="primary", env={"FORESHADOW_FAILPOINTS": "shadow.scale=broken;apply.before_commit=hang",
+                                           "FORESHADOW_FAILPOINT_RELEASE": str(release)})
+    wait_live(m, dbs=[m.target])
+    m.source.execute("insert into t select i, i from generate_series(1, 1000) i")
+    wait_until(lambda: "still waits for the target" in primary.log(), 30, lambda: f"a move that waits for a lane\n{m.tail()}")
+    release.touch()
+    assert_follows(m, dbs=[m.target])
+    assert_balanced(m, m.target)
+    assert not re.search("fenced|terminat|did not run", primary.log())
