@@ -562,16 +562,32 @@ static bool kafka_check_settings(rd_kafka_t *client, const struct kafka_topic_sp
 	return ok;
 }
 
+/* A broker that the metadata call leader may not know it yet. What else is wrong will be said by whoever needs it. */
+static bool kafka_leaders_answer(rd_kafka_t *client, const struct kafka_topic_spec *specs, size_t n)
+{
+	bool do_answer = true;
+
+	for (size_t i = 0; do_answer && i < n; i++) {
+		struct kafka_range *ranges = calloc((size_t)specs[i].partition_count, sizeof(*ranges));
+		struct fault not_yet = { 0 };
+
+		do_answer = !ranges || kafka_ranges(client, specs[i].name, specs[i].partition_count, ranges, &not_yet) ||
+			    not_yet.kind != FAULT_ENVIRONMENT;
+		free(ranges);
+	}
+	return do_answer;
+}
+
 static bool kafka_topics_wait(rd_kafka_t *client, const struct kafka_topic_spec *specs, size_t n,
 			      bool may_create, rd_kafka_queue_t *nothing, struct fault *f)
 {
 	int64_t deadline_us = clock_us() + KAFKA_ADMIN_TIMEOUT_MS * 1000LL;
 	bool is_ready = false;
 
-	for (;;) {
+	for (bool is_new = false;; is_new = true) {
 		if (!kafka_topics_look(client, specs, n, may_create, &is_ready, f))
 			return false;
-		if (is_ready)
+		if (is_ready && (!is_new || kafka_leaders_answer(client, specs, n)))
 			return true;
 		if (clock_us() > deadline_us)
 			return fault(f, FAULT_ENVIRONMENT,

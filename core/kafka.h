@@ -42,7 +42,7 @@ struct kafka_topic_spec {
 	int partition_count;
 	bool compacted;
 };
-/* Creates those that are missing, waits until they have leaders, and checks partition count and
+/* Creates those that are missing, waits until their leaders answer, and checks partition count and
  * cleanup policy of all: a difference is FAULT_STOP with topic, seen, wanted and the next step. */
 bool kafka_topics_ensure(rd_kafka_t *client, const struct kafka_topic_spec *specs, size_t n,
 			 bool may_create, struct fault *f);
