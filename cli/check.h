@@ -1,27 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * check - what the parts of the preflight share: the report, and what was seen of the source.
+ * check - what the parts of the preflight share: what was seen of the source; and the parts.
  */
 #ifndef CLI_CHECK_H
 #define CLI_CHECK_H
 
-#include <jansson.h>
-
+#include "cli/check_report.h"
 #include "core/migration.h"
 #include "ingest/catalog.h"
-
-enum verdict { VERDICT_OK, VERDICT_WARN, VERDICT_FAIL };
-
-struct report {
-	bool json;
-	json_t *items;
-	int failed;
-	enum fault_kind first_kind;
-};
-
-/* A row of the report. */
-void check_say(struct report *r, enum verdict v, const char *object, const char *text);
-void check_say_fault(struct report *r, const char *object, const struct fault *f);
 
 /* The source as check has it; conn is NULL when it cannot be reached, catalog is then empty. */
 struct source_seen {
