@@ -102,7 +102,8 @@ static bool shadow_take_back(struct shadow *s, int timeout_ms)
 			shadow_mark_alive(s);
 		} while (!is_back && drops[i] && clock_us() < deadline_us);
 		if (!is_back)
-			log_warn("lane %d still waits for the target, its transaction is open", i);
+			log_warn("lane %d still waits for the target, its transaction is open; next step if it stays so: see who "
+				 "blocks it there (pg_locks, pg_blocking_pids)", i);
 		are_back = are_back && is_back;
 	}
 	return are_back;

@@ -98,9 +98,11 @@ def test_a_lane_that_is_late_keeps_its_partitions(migration):
     primary = m.start(role="primary", env={"FORESHADOW_FAILPOINTS": "shadow.scale=broken;apply.before_commit=hang",
                                            "FORESHADOW_FAILPOINT_RELEASE": str(release)})
     wait_live(m, dbs=[m.target])
+    # all partitions in one lane's hands, and soon to be divided
+    wait_until(lambda: changes_of_lanes(primary)[-1:] == [("primary", 2, 1)], 30, "one lane", interval=0.01)
     m.source.execute("insert into t select i, i from generate_series(1, 1000) i")
-    wait_until(lambda: "still waits for the target" in primary.log(), 30, lambda: f"a move that waits for a lane\n{m.tail()}")
+    wait_until(lambda: primary.log().count("still waits for the target") >= 2, 60, lambda: f"a move that waits for a lane\n{m.tail()}")
     release.touch()
     assert_follows(m, dbs=[m.target])
     assert_balanced(m, m.target)
-    assert not re.search("fenced|terminat|did not run", primary.log())
+    assert not re.search("fenced|terminat|did not run|holds its progress row", primary.log())
