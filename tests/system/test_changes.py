@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Migration
 from following import assert_follows, wait_live
-from rig import Database
+from rig import Database, wait_until
 
 BIG = "(select string_agg(md5((n * {0})::text), '') from generate_series(1, 400) n)"
 
@@ -203,22 +203,20 @@ def test_back_to_back_commits_over_restarts(migration, is_long):
     """One transaction's end is the next one's commit LSN; restarts in between lose and double nothing."""
     m = migration()
     m.source.execute("create table seq (id bigint generated always as identity primary key, who int)")
+    script = m.folder / "script.sql"
+    script.write_text("insert into seq (who) values (1);")
+    script.chmod(0o644)
     m.start()
     wait_live(m)
     for _ in range(10 if is_long else 3):
-        clients = [m.source.start_pgbench("-n", "-c", "2", "-t", "300", "-f", _script(m, "insert into seq (who) values (1);"))
-                   for _ in range(2)]
+        seen = m.target.value("select count(*) from seq")
+        clients = [m.source.start_pgbench("-n", "-c", "2", "-t", "1000", "-f", str(script)) for _ in range(2)]
+        wait_until(lambda: m.target.value("select count(*) from seq") > seen, 60, "changes of this round")
         m.kill9()
         m.start()
-        assert all(c.wait(60) == 0 for c in clients)
+        for client in clients:
+            assert client.wait(60) == 0, client.tail()
     assert_follows(m)
-
-
-def _script(m, text):
-    path = m.folder / "script.sql"
-    path.write_text(text)
-    path.chmod(0o644)
-    return str(path)
 
 
 @pytest.mark.parametrize("way", ["loopback", "socket"])
