@@ -199,6 +199,7 @@ def migration(request, binary):
         m = migration(schema="exists", kafka={"partitions": 12})     keywords lay over the YAML
         m = migration(server=target18)                               another target server
         m = migration(source_server=…, kafka_server=…, env={…}, create_shadow=True)
+        m = migration(shadow_server=…)                               the shadow, made here, is on a server of its own
 
     The YAML has migration, source, target, kafka (4 partitions) and tables: include public.*; a
     keyword of None removes a key. Databases <name>_src and <name>_dst exist and are empty, the
@@ -208,16 +209,16 @@ def migration(request, binary):
     made = []
     word = re.sub(r"[^a-z0-9]+", "_", request.node.name.lower().removeprefix("test_"))[:16].strip("_")
 
-    def make(server=None, source_server=None, kafka_server=None, create_shadow=False, env=None, **config):
+    def make(server=None, source_server=None, kafka_server=None, shadow_server=None, create_shadow=False, env=None, **config):
         source = source_server or request.getfixturevalue("source")
         target = server or request.getfixturevalue("target")
         kafka = kafka_server or request.getfixturevalue("kafka")
         name = f"t{next(_numbers)}_{word}_{os.getpid() % 10000}"
         source_db = source.createdb(f"{name}_src")
         target_db = target.createdb(f"{name}_dst")
-        shadow_db = Database(target, f"{name}_dst_shadow")
-        if create_shadow:
-            target.createdb(shadow_db.name)
+        shadow_db = Database(shadow_server or target, f"{name}_dst_shadow")
+        if create_shadow or shadow_server:
+            shadow_db.server.createdb(shadow_db.name)
         base = {
             "migration": name,
             "source": {"uri": source_db.uri()},
@@ -226,6 +227,8 @@ def migration(request, binary):
             "tables": {"include": ["public.*"]},
             "verify": {"window": "off"},  # the default would have every test wait for a gate
         }
+        if shadow_server:
+            base["shadow"] = {"uri": shadow_db.uri()}
         m = Migration(name, source_db, target_db, shadow_db, kafka, merged(base, config), binary, env)
         made.append(m)
         return m
