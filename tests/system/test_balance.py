@@ -177,7 +177,9 @@ def windows_with(migration, role, failpoint):
     pages = Served(place.free_port())
     m = make_windows(migration)
     roles = start_roles(m, *ROLES[:3], env={role: {"FORESHADOW_FAILPOINTS": failpoint}})
-    wait_live(m, [m.shadow])  # they have read the file
+    wait_live(m, [m.shadow])
+    for process in roles.values():
+        process.wait_log("INFO")  # it has read the file
     m.write({**m.config, "http": f"127.0.0.1:{pages.port}"})
     roles.update(start_roles(m, "reconcile"))
     wait_open(m)

@@ -71,7 +71,7 @@ class Served:
 
     def ask(self, path, method="GET", body=None, headers=None):
         """(status, headers, text), or None when nobody listens yet."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             given = {"Authorization": f"Bearer {self.token}"} if self.token else {}
             connection.request(method, path, body, {**given, **(headers or {})})
@@ -207,6 +207,7 @@ def test_health_while_a_target_is_away(migration, new_postgres):
     target.stop()
     m.source.execute("insert into t values (1000, 'x')")
     assert pages.health()[0] == 200, "a moment is no reason"
+    wait_until(lambda: all(map(pages.wait_health(503).get, ("shadow", "primary"))), STUCK_AFTER, lambda: f"both roles to be stuck: {pages.health()}")
     reasons = pages.wait_health(503)
     assert reasons["ingest"] is None
     assert "nothing moved for" in reasons["primary"] and str(target.port) in reasons["primary"], reasons

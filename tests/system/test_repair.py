@@ -214,7 +214,7 @@ def test_while_everything_is_written(migration, order):
         ("update busy set n = {i}, v = 'w{i}' where id = {k}", 0.01),
         ("begin; update busy set n = {i} where id between {k} and {k} + 30; delete from busy where id = 10000 + {k};"
          "insert into busy (id, v) values (10000 + {k}, 'new'); commit", 0.1),
-        ("update t set n = {i} where id = 5", 0.8)]]
+        ("update t set n = {i} where id = 5", 3)]]
     for db in m.targets():
         db.execute("update t set big = 'wrong' where id in (5, 6); delete from t where id = 7; insert into t values (9001)")
     for thread in threads:

