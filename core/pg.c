@@ -57,11 +57,12 @@ static const struct pg_pin {
 static const struct pg_state_row {
 	const char *prefix;
 	enum fault_kind kind;
-	const char *step; /* for connecting: what to do about it, or NULL */
+	const char *step; /* what to do about it, or NULL */
 } state_rows[] = {
 	{ "FS001", FAULT_FENCED, NULL },
 	{ "08", FAULT_ENVIRONMENT, NULL },
-	{ "25006", FAULT_ENVIRONMENT, NULL }, /* read-only: a standby not yet promoted */
+	{ "25006", FAULT_ENVIRONMENT,
+	  "promote the server if it is a standby, or reset its default_transaction_read_only" },
 	{ "25P03", FAULT_ENVIRONMENT, NULL }, /* idle in transaction timeout */
 	{ "25P04", FAULT_ENVIRONMENT, NULL }, /* transaction timeout */
 	{ "26000", FAULT_ENVIRONMENT, NULL }, /* prepared statement gone: a new connection helps */
@@ -77,6 +78,8 @@ static const struct pg_state_row {
 	{ "42703", FAULT_STOP, NULL },
 	{ "42704", FAULT_STOP, NULL },
 	{ "42883", FAULT_STOP, NULL },
+	{ "53100", FAULT_ENVIRONMENT, "make room on that server's disk" },
+	{ "53300", FAULT_ENVIRONMENT, "raise that server's max_connections, or end sessions on it" },
 	{ "53", FAULT_ENVIRONMENT, NULL },
 	{ "55000", FAULT_STOP, NULL },        /* a setting (wal_level) or identity is missing */
 	{ "55006", FAULT_ENVIRONMENT, NULL }, /* object in use: an active slot */
@@ -139,6 +142,7 @@ static void pg_add_field(struct buf *b, const PGresult *r, int field, const char
 
 static bool pg_fault_result(const PGresult *r, const char *sqlstate, struct fault *f)
 {
+	const struct pg_state_row *row = pg_state(sqlstate);
 	struct buf b;
 
 	buf_init(&b, 1 << 20);
@@ -147,6 +151,8 @@ static bool pg_fault_result(const PGresult *r, const char *sqlstate, struct faul
 	pg_add_field(&b, r, PG_DIAG_MESSAGE_DETAIL, "detail");
 	pg_add_field(&b, r, PG_DIAG_MESSAGE_HINT, "hint");
 	pg_add_field(&b, r, PG_DIAG_CONTEXT, "context");
+	if (row && row->step)
+		buf_printf(&b, "; next step: %s", row->step);
 	fault(f, pg_fault_kind(sqlstate), "%s", buf_cstr(&b));
 	pg_set_sqlstate(f, sqlstate);
 	buf_release(&b);

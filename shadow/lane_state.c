@@ -282,6 +282,16 @@ static bool lane_find_fenced(struct lane *l, struct fault *f)
 	return fenced > 0 || lane_load_copies(l, f);
 }
 
+/* A connection that cannot be had, or is lost, names its server by itself. */
+static void lane_say_down(const struct lane *l, const struct fault *f)
+{
+	if (l->conn && PQstatus(l->conn) == CONNECTION_OK)
+		log_warn("database %s on %s port %s: %s; trying again", PQdb(l->conn), PQhost(l->conn),
+			 PQport(l->conn), f->text);
+	else
+		log_warn("%s; trying again", f->text);
+}
+
 void lane_failed(struct lane *l, const struct fault *f)
 {
 	struct fault more = { 0 };
@@ -295,7 +305,7 @@ void lane_failed(struct lane *l, const struct fault *f)
 		delay_us = 0;
 	} else {
 		if (!l->is_down || strcmp(l->down_sqlstate, f->sqlstate) != 0)
-			log_warn("%s; trying again", f->text);
+			lane_say_down(l, f);
 		l->is_down = true;
 		snprintf(l->down_sqlstate, sizeof(l->down_sqlstate), "%s", f->sqlstate);
 		snprintf(l->down_text, sizeof(l->down_text), "%.255s", f->text);
