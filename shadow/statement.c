@@ -14,6 +14,7 @@
 
 #include "core/buf.h"
 
+enum { WHAT_BYTES = 512 };
 enum { OID_TEXT = 25, OID_TEXT_ARRAY = 1009, OID_VARCHAR = 1043, OID_REGCLASS = 2205 };
 
 const char *statement_op_name(enum statement_op op)
@@ -175,12 +176,34 @@ static bool slot_is_set(const struct statement_key *k, size_t s)
 	return false;
 }
 
-static bool sets_anything(const struct statement_key *k)
+/* No UPDATE can set it (GENERATED ALWAYS): the row that is there must have the new value already. */
+static bool slot_is_kept(const struct statement_key *k, size_t s)
+{
+	const struct target_column *c = slot(k->table, s);
+
+	bool is_update = k->op == STATEMENT_UPDATE_ONE ||
+			 ((k->op == STATEMENT_UPDATE || k->op == STATEMENT_REKEY) && !c->is_key);
+
+	return is_update && c->is_always && c->is_written && slot_has_value(k, s, false);
+}
+
+/* Is its value in the new row used? */
+static bool slot_is_taken(const struct statement_key *k, size_t s)
+{
+	return slot_is_set(k, s) || slot_is_inserted(k, s) || slot_is_kept(k, s);
+}
+
+static bool any_slot(const struct statement_key *k, bool (*is)(const struct statement_key *, size_t))
 {
 	for (size_t s = 0; s < slot_count(k->table); s++)
-		if (slot_is_set(k, s))
+		if (is(k, s))
 			return true;
 	return false;
+}
+
+static bool sets_anything(const struct statement_key *k)
+{
+	return any_slot(k, slot_is_set);
 }
 
 /* ---- expressions ---- */
@@ -190,7 +213,7 @@ static bool needs_computed(const struct statement_key *k, size_t i, char part)
 {
 	size_t s = k->table->column_count + i;
 
-	return part == 'o' ? slot_is_key(k, s) : slot_is_set(k, s) || slot_is_inserted(k, s);
+	return part == 'o' ? slot_is_key(k, s) : slot_is_taken(k, s);
 }
 
 static bool needs_filter(const struct statement_key *k, char part)
@@ -235,7 +258,7 @@ static bool has_key(const struct statement_key *k, size_t column)
 
 static bool has_set(const struct statement_key *k, size_t column)
 {
-	return slot_is_set(k, column) || slot_is_inserted(k, column) || is_input(k, column, 'n');
+	return slot_is_taken(k, column) || is_input(k, column, 'n');
 }
 
 bool statement_has_key(const struct statement_key *k, size_t column)
@@ -558,23 +581,38 @@ static void write_sets(const struct statement_key *k, struct buf *out)
 		}
 }
 
-static void write_update(const struct statement_key *k, int *param, struct buf *out)
+/* Up to FROM's other items. With nothing to write the row must be there all the same. */
+static void write_update_head(const struct statement_key *k, struct buf *out)
 {
-	if (!sets_anything(k)) {
-		/* Nothing to write, but the row must be there. */
-		buf_str(out, "SELECT 1 FROM ");
-		buf_add_span(out, k->table->name);
-		buf_str(out, " AS t, ");
-	} else {
-		buf_str(out, "UPDATE ");
-		buf_add_span(out, k->table->name);
-		buf_str(out, " AS t SET ");
+	bool sets = sets_anything(k);
+
+	buf_str(out, sets ? "UPDATE " : "SELECT 1 FROM ");
+	buf_add_span(out, k->table->name);
+	buf_str(out, sets ? " AS t SET " : " AS t, ");
+	if (sets) {
 		write_sets(k, out);
 		buf_str(out, " FROM ");
 	}
+}
+
+static void write_kept(const struct statement_key *k, struct buf *out)
+{
+	for (size_t s = 0; s < slot_count(k->table); s++)
+		if (slot_is_kept(k, s)) {
+			buf_str(out, " AND t.");
+			pg_quote_ident(out, slot(k->table, s)->name);
+			buf_str(out, " = ");
+			write_value(k, 'n', s, out);
+		}
+}
+
+static void write_update(const struct statement_key *k, int *param, struct buf *out)
+{
+	write_update_head(k, out);
 	write_rows(k, true, true, param, out);
 	buf_str(out, " WHERE ");
 	write_key_match(k, "t", 'o', out);
+	write_kept(k, out);
 	write_crossing(k, " AND ", STAYS, out);
 }
 
@@ -591,21 +629,18 @@ static void write_delete(const struct statement_key *k, int *param, struct buf *
 
 static void write_update_one(const struct statement_key *k, int *param, struct buf *out)
 {
-	if (!sets_anything(k)) {
+	if (!sets_anything(k) && !any_slot(k, slot_is_kept)) {
 		buf_str(out, "SELECT 1 FROM ");
 		write_one(k, param, out);
 		return;
 	}
-	/* The subquery is written first: its parameters are the first ones. */
-	buf_str(out, "UPDATE ");
-	buf_add_span(out, k->table->name);
-	buf_str(out, " AS t SET ");
-	write_sets(k, out);
-	buf_str(out, " FROM ");
+	write_update_head(k, out);
+	/* Written before the other rows: its parameters are the first ones. */
 	write_one(k, param, out);
 	buf_str(out, ", ");
 	write_rows(k, false, true, param, out);
 	buf_str(out, " WHERE t.tableoid = m.o AND t.ctid = m.i");
+	write_kept(k, out);
 	write_crossing(k, " AND ", STAYS, out);
 }
 
@@ -695,7 +730,12 @@ static void write_crossed(const struct statement_key *k, struct span what, int *
 /* What the statement is called when its count is wrong. */
 static struct span what_of(const struct statement_key *k, char *text, size_t n)
 {
-	snprintf(text, n, "%.*s %s", SPAN_ARG(k->table->label), statement_op_name(k->op));
+	int used = snprintf(text, n, "%.*s %s", SPAN_ARG(k->table->label), statement_op_name(k->op));
+
+	if (any_slot(k, slot_is_kept))
+		snprintf(text + used, (size_t)used < n ? n - (size_t)used : 0,
+			 " (no UPDATE sets a GENERATED ALWAYS column: the row must have its new value; next step: "
+			 "ALTER COLUMN … SET GENERATED BY DEFAULT on the target)");
 	return span_str(text);
 }
 
@@ -705,7 +745,7 @@ static struct span what_of(const struct statement_key *k, char *text, size_t n)
  */
 static bool write_rekey_cascaded(const struct statement_key *k, struct buf *out)
 {
-	char text[256], wanted[16];
+	char text[WHAT_BYTES], wanted[16];
 	int param = 0;
 
 	buf_str(out, "WITH k AS MATERIALIZED (SELECT * FROM ");
@@ -736,7 +776,7 @@ static bool write_rekey_cascaded(const struct statement_key *k, struct buf *out)
 static bool write_plain(const struct statement_key *k, bool is_cascaded, struct buf *out)
 {
 	int param = 0;
-	char text[256], wanted[16], seen[200];
+	char text[WHAT_BYTES], wanted[16], seen[200];
 	struct span what = what_of(k, text, sizeof(text));
 
 	buf_str(out, "WITH ");
