@@ -297,29 +297,40 @@ static bool prepare_targets(struct run *run, struct fault *f)
 	return true;
 }
 
+/* The control topic is made last: while it is there, another one that is missing was lost. */
+static bool ensure_topics(rd_kafka_t *client, const struct migration *m, bool may_create, struct fault *f)
+{
+	const struct kafka_topic_spec others[] = {
+		{ m->changes_topic, m->partition_count, false },
+		{ m->snapshot_topic, m->partition_count, false },
+		{ m->incidents_topic, 1, false },
+	};
+	const struct kafka_topic_spec control = { m->control_topic, 1, true };
+	const size_t n = sizeof(others) / sizeof(*others);
+
+	if (kafka_topics_ensure(client, &control, 1, false, f))
+		return kafka_topics_ensure(client, others, n, false, f);
+	if (f->kind != FAULT_LOST)
+		return false;
+	fault_reset(f);
+	if (!may_create)
+		return fault(f, FAULT_ENVIRONMENT, "ingest to make the topics of a new migration");
+	return kafka_topics_ensure(client, others, n, true, f) && kafka_topics_ensure(client, &control, 1, true, f);
+}
+
 /* Ingest makes the topics when the migration is new; consumers started before it wait for them. */
 static bool prepare_topics(struct run *run, int signal_fd, bool *ret_stopped, struct fault *f)
 {
-	const struct migration *m = run->m;
-	const struct kafka_topic_spec specs[] = {
-		{ m->changes_topic, m->partition_count, false },
-		{ m->snapshot_topic, m->partition_count, false },
-		{ m->control_topic, 1, true },
-		{ m->incidents_topic, 1, false },
-	};
+	bool may_create = run->runners[RUN_INGEST].is_wanted, ok = false, has_said = false;
 	rd_kafka_t *client = kafka_reader(&run->kafka, f);
-	bool ok = false, has_said = false;
 
 	while (client) {
 		struct pollfd p = { signal_fd, POLLIN, 0 };
-		ok = kafka_topics_ensure(client, specs, 4, run->runners[RUN_INGEST].is_wanted, f);
-		if (ok || run->runners[RUN_INGEST].is_wanted ||
-		    (f->kind != FAULT_ENVIRONMENT && f->kind != FAULT_LOST))
+		ok = ensure_topics(client, run->m, may_create, f);
+		if (ok || may_create || f->kind != FAULT_ENVIRONMENT)
 			break;
 		if (!has_said)
-			log_info("waiting for %s", f->kind == FAULT_LOST
-							   ? "ingest to make the topics of a new migration"
-							   : f->text);
+			log_info("waiting for %s", f->text);
 		has_said = true;
 		if (poll(&p, 1, TOPIC_WAIT_MS) > 0) {
 			*ret_stopped = true;
