@@ -88,7 +88,7 @@ bool until_look(struct until *u, bool *ret_reached, struct fault *f)
 	bool has_target = u->looks_at[ROLE_SHADOW] || u->looks_at[ROLE_PRIMARY];
 
 	*ret_reached = false;
-	for (int role = 0; !u->has_goal && role < 2; role++)
+	for (int role = 0; role < 2; role++)
 		if (u->looks_at[role] && !tables_are_live(u, (enum role)role))
 			return true;
 	if (!u->has_goal && !set_goal(u, f))

@@ -82,10 +82,10 @@ static bool refused(struct copy *c, struct copy_work *t, size_t bytes, rd_kafka_
 
 	if (err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE)
 		return fault(f, FAULT_STOP,
-			     "copy of %.*s.%.*s: a record of %zu bytes is larger than Kafka takes; next "
-			     "step: raise message.max.bytes, and max.message.bytes of the topic %s",
-			     SPAN_ARG(rel->schema), SPAN_ARG(rel->table), bytes,
-			     c->m->snapshot_topic);
+			     "copy of %.*s.%.*s: a row makes a record of %zu bytes, and a record may have 64 MiB "
+			     "(max.message.bytes of topic %s): shorten the value on the source, or leave the table out "
+			     "of tables:",
+			     SPAN_ARG(rel->schema), SPAN_ARG(rel->table), bytes, c->m->snapshot_topic);
 	kafka_fault(err, "producing a copied row", f);
 	return fault_in(f, "copy of %.*s.%.*s", SPAN_ARG(rel->schema), SPAN_ARG(rel->table));
 }

@@ -98,7 +98,8 @@ static void take_attempts(struct rounds *r, const struct memory_copies *copies)
 		if (!t)
 			continue;
 		t->attempt = c->attempt;
-		t->is_complete = c->has[MEMORY_COMPLETE];
+		/* Both: an ingest that was taken for dead completed what its successor had voided. */
+		t->is_complete = c->has[MEMORY_COMPLETE] && !c->has[MEMORY_VOID];
 	}
 }
 
