@@ -4,6 +4,7 @@ import json
 import os
 import statistics
 import subprocess
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -81,19 +82,30 @@ def workloads(scale):
 
 
 class Results:
+    """Prints and writes figures. missed: those outside of what is promised of them."""
+
     def __init__(self, path):
         self.file = open(path, "w") if path else None
+        self.missed = []
 
-    def figure(self, bench, workload, metric, unit, ours, peer=(), peer_name=None):
-        """One figure: lists of what was measured, pair by pair."""
+    def figure(self, bench, workload, metric, unit, ours, peer=(), peer_name=None, at_least=None, at_most=None):
+        """One figure: lists of what was measured, pair by pair. The bounds are those of the ratio, if there is a peer."""
         row = {"bench": bench, "workload": workload, "metric": metric, "unit": unit,
                "ours": round(statistics.median(ours), 3), "peer": None, "peer_name": peer_name, "ratio": None,
                "n": len(ours), "spread": round((max(ours) - min(ours)) / statistics.median(ours), 3) if statistics.median(ours) else 0}
         if peer:
             row["peer"] = round(statistics.median(peer), 3)
             row["ratio"] = round(statistics.median(a / b for a, b in zip(ours, peer)), 3)
+        value = row["ratio"] if peer else row["ours"]
+        is_kept = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+        promised = "".join([f" at least {at_least:g}" if at_least is not None else "", f" at most {at_most:g}" if at_most is not None else ""])
+        if promised:
+            row["promised"], row["is_kept"] = promised.strip(), is_kept
+        if not is_kept:
+            self.missed.append(f"{bench} {workload} {metric}: {value:g}, promised{promised}")
         against = f"  {peer_name} {row['peer']:>12,.2f}  ratio {row['ratio']:.2f}" if peer else ""
-        print(f"{bench:<12}{workload:<7}{metric:<28}{row['ours']:>14,.2f} {unit:<12}{against}  n={row['n']} spread {row['spread']:.2f}",
+        print(f"{bench:<12}{workload:<7}{metric:<28}{row['ours']:>14,.2f} {unit:<12}{against}  n={row['n']} spread {row['spread']:.2f}"
+              f"{'  ' + ('kept' if is_kept else 'MISSED') + ':' + promised if promised else ''}",
               flush=True)
         if self.file:
             self.file.write(json.dumps(row) + "\n")
@@ -101,14 +113,18 @@ class Results:
 
 
 def timed(command):
-    """Wall seconds, and user + system seconds of the process."""
+    """Of a command that must succeed: wall seconds, what it wrote, CPU seconds."""
     start = time.monotonic()
-    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    out, err = process.communicate()
-    wall = time.monotonic() - start
-    if process.returncode:
-        raise SystemExit(f"{command[0]}: exit code {process.returncode}\n{err}")
-    return wall, out
+    with tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=err, text=True)
+        out = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        wall = time.monotonic() - start
+        process.returncode = os.waitstatus_to_exitcode(status)  # nobody else may wait for it any more
+        if process.returncode:
+            err.seek(0)
+            raise SystemExit(f"{command[0]}: exit code {process.returncode}\n{err.read()}")
+    return wall, out, used.ru_utime + used.ru_stime
 
 
 def cpu_of(pid):

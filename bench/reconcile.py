@@ -150,11 +150,11 @@ def full(results, equal, rows, repeat, with_md5):
             worked[side].append(rows / used[side])
             counted[side].append(rows / count[side])
             md5_worked[side].append(rows / used_by_md5[side])
-    results.figure("reconcile", "full", "rate", "rows/s", rates, counts, "count(*)")
+    results.figure("reconcile", "full", "rate", "rows/s", rates, counts, "count(*)", at_least=0.08)
     results.figure("reconcile", "full", "source_rate", "rows/s", worked[0], counted[0], "count(*)")
     results.figure("reconcile", "full", "target_rate", "rows/s", worked[1], counted[1], "count(*)")
     if with_md5:
-        results.figure("reconcile", "md5", "rate", "rows/s", rates, md5, "md5 in chunks")
+        results.figure("reconcile", "md5", "rate", "rows/s", rates, md5, "md5 in chunks", at_least=5)
         results.figure("reconcile", "md5", "source_rate", "rows/s", worked[0], md5_worked[0], "md5 in chunks")
         results.figure("reconcile", "md5", "target_rate", "rows/s", worked[1], md5_worked[1], "md5 in chunks")
 
