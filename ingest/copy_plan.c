@@ -12,10 +12,13 @@
 #include <stdlib.h>
 
 #include "core/buf.h"
+#include "core/failpoint.h"
+#include "core/log.h"
 #include "ingest/copy_round.h"
 
 enum {
 	RANGE_BYTES = 64 * 1024 * 1024,
+	RANGE_SMALL_BYTES = 64 * 1024, /* failpoint copy.small_ranges */
 	STATEMENT_BYTES = 64 * 1024,
 };
 
@@ -143,7 +146,8 @@ static bool add_tasks(struct copy *c, size_t table, const struct look *look, siz
 		      struct fault *f)
 {
 	struct copy_work *t = &c->tables[table];
-	uint64_t blocks = look->bytes / look->block_bytes, step = RANGE_BYTES / look->block_bytes;
+	uint64_t range = failpoint("copy.small_ranges") ? RANGE_SMALL_BYTES : RANGE_BYTES;
+	uint64_t blocks = look->bytes / look->block_bytes, step = range / look->block_bytes;
 	size_t n = (size_t)(blocks ? (blocks + step - 1) / step : 1);
 
 	if (c->task_count + n > *room) {
@@ -153,6 +157,7 @@ static bool add_tasks(struct copy *c, size_t table, const struct look *look, siz
 			return fault(f, FAULT_INTERNAL, "no memory for %zu copy tasks", *room);
 		c->tasks = grown;
 	}
+	log_debug("copy of %.*s.%.*s in %zu ranges", SPAN_ARG(t->conf.rel->schema), SPAN_ARG(t->conf.rel->table), n);
 	pthread_mutex_lock(&c->lock);
 	t->tasks_left = n;
 	t->bytes_total = look->bytes;

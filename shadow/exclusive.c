@@ -195,7 +195,10 @@ static enum exclusive_outcome exclusive_plain(struct exclusive_run *r, const str
 	struct apply_statement first;
 	enum exclusive_outcome outcome;
 
-	if (!exclusive_statement(r, next, &first, f) || !lane_plain(l, f) || !pg_do(l->conn, f, "BEGIN"))
+	if (!exclusive_statement(r, next, &first, f) || !lane_plain(l, f))
+		return EXCLUSIVE_FAILED;
+	failpoint("exclusive.before_first");
+	if (!pg_do(l->conn, f, "BEGIN"))
 		return EXCLUSIVE_FAILED;
 	outcome = progress_run(l->conn, &first, f) ? exclusive_effect(r, f) : EXCLUSIVE_FAILED;
 	if (outcome == EXCLUSIVE_DONE && failpoint("exclusive.before_commit"))
