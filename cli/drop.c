@@ -2,29 +2,48 @@
 /*
  * drop - takes away what foreshadow made, and says first what that is.
  *
- * Collect (what is there), show, ask, act. What is not there is passed over, so a drop that was cut
- * off can be run again. A table of the target is never touched.
+ * Collect (what is there, and who still runs), list, ask, act. What is not there is passed over, so a drop that
+ * was cut off can be run again. A table of the target is never touched.
+ *
+ * Nothing goes while a process of the migration runs. The source and the targets know those that have a connection; one that
+ * has none is a member of its group in Kafka, so the groups go first: with a member they cannot.
  */
+#include <poll.h>
+#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include "cli/cli.h"
 #include "core/buf.h"
+#include "core/clock.h"
 #include "core/log.h"
 #include "shadow/origin.h"
+#include "shadow/role.h"
 #include "shadow/schema.h"
 #include "shadow/scratch.h"
 
-enum { TOPICS = 4, GROUPS = 2 };
+enum { TOPICS = 4, GROUPS = 2, END_PATIENCE_MS = 1000, LOOK_MS = 100 };
 
 struct find {
 	bool slot, publication, shadow_database;
-	int64_t slot_pid;
-	bool rows[2];              /* by enum role: progress rows of this migration */
+	bool schema[2];            /* by enum role: there is a schema foreshadow */
+	bool others[2];            /* it has rows of other migrations */
 	bool scratch[2];           /* a database that a killed run left behind */
-	bool topics_reachable;
+	char running[600];         /* who is still there, or "" */
 };
+
+__attribute__((format(printf, 2, 3))) static void say_running(struct find *found, const char *format, ...)
+{
+	size_t n = strlen(found->running);
+	va_list args;
+
+	if (n)
+		n += (size_t)snprintf(found->running + n, sizeof(found->running) - n, ", ");
+	if (n >= sizeof(found->running))
+		return;
+	va_start(args, format);
+	vsnprintf(found->running + n, sizeof(found->running) - n, format, args);
+	va_end(args);
+}
 
 static bool query_flag(PGconn *conn, const char *sql, const char *value, bool *ret, struct fault *f)
 {
@@ -48,10 +67,10 @@ static bool look_at_source(const struct migration *m, struct find *found, struct
 			   : NULL;
 	bool ok = r && query_flag(conn, "SELECT true FROM pg_publication WHERE pubname = $1", m->publication,
 				  &found->publication, f);
-	if (ok) {
-		found->slot = PQntuples(r) > 0;
-		found->slot_pid = found->slot ? pg_i64(r, 0, 0) : 0;
-	}
+	found->slot = ok && PQntuples(r) > 0;
+	if (found->slot && pg_i64(r, 0, 0))
+		say_running(found, "an ingest is running (slot %s is in use by process %lld on the source)", m->slot,
+			    (long long)pg_i64(r, 0, 0));
 	PQclear(r);
 	pg_close(&conn);
 	return ok;
@@ -78,53 +97,146 @@ static bool look_for_scratch(const struct migration *m, enum role role, struct f
 	return ok;
 }
 
+/* The tables of ours that have rows of migrations. */
+static PGresult *query_tables(PGconn *conn, struct fault *f)
+{
+	return pg_query(conn, f,
+			"SELECT quote_ident(table_name) FROM information_schema.columns"
+			" WHERE table_schema = 'foreshadow' AND column_name = 'migration' ORDER BY 1");
+}
+
+static bool look_for_others(const struct migration *m, enum role role, PGconn *conn, struct find *found, struct fault *f)
+{
+	PGresult *tables = query_tables(conn, f);
+	bool ok = tables != NULL;
+	char sql[200];
+
+	for (int i = 0; ok && !found->others[role] && i < PQntuples(tables); i++) {
+		snprintf(sql, sizeof(sql), "SELECT EXISTS (SELECT FROM foreshadow.%s WHERE migration <> $1)",
+			 PQgetvalue(tables, i, 0));
+		ok = query_flag(conn, sql, m->name, &found->others[role], f);
+	}
+	PQclear(tables);
+	return ok;
+}
+
+/* Who has partitions, and who compares (see windows.c for its lock). */
+static bool look_for_running(const struct migration *m, enum role role, PGconn *conn, struct find *found, struct fault *f)
+{
+	const char *target = migration_target(m, role)->name;
+	bool has_progress = false, is_free = true;
+	char lock[128];
+	const char *values[] = { m->name };
+	PGresult *r;
+
+	snprintf(lock, sizeof(lock), "foreshadow reconcile %s %s", m->name, role_traits(role)->name);
+	if (!query_flag(conn, "SELECT pg_try_advisory_lock(hashtextextended($1, 0))", lock, &is_free, f) ||
+	    !query_flag(conn, "SELECT to_regclass($1) IS NOT NULL", "foreshadow.progress", &has_progress, f))
+		return false;
+	if (!is_free)
+		say_running(found, "a process with role reconcile is connected to the %s", target);
+	if (!has_progress)
+		return true;
+	r = pg_query_params(conn, f,
+			    "SELECT owner_instance FROM foreshadow.progress JOIN pg_stat_activity a"
+			    " ON a.pid = owner_pid AND a.backend_start = owner_start WHERE migration = $1 LIMIT 1",
+			    1, values);
+	if (r && PQntuples(r))
+		say_running(found, "instance %.100s writes to the %s", PQgetvalue(r, 0, 0), target);
+	PQclear(r);
+	return r != NULL;
+}
+
 /* A database that is not there has nothing of ours. */
 static bool look_at_target(const struct migration *m, enum role role, struct find *found, struct fault *f)
 {
-	bool has_schema = false;
 	PGconn *conn = pg_connect(migration_target(m, role), PG_PLAIN, m->slot, f);
 
 	if (!conn && role == ROLE_SHADOW) {
 		fault_reset(f);
 		return true;
 	}
-	bool ok = conn && query_flag(conn, "SELECT to_regnamespace($1) IS NOT NULL", "foreshadow", &has_schema, f);
-	found->rows[role] = has_schema;
+	bool ok = conn &&
+		  query_flag(conn, "SELECT to_regnamespace($1) IS NOT NULL", "foreshadow", &found->schema[role], f) &&
+		  look_for_running(m, role, conn, found, f) && look_for_others(m, role, conn, found, f);
 	pg_close(&conn);
 	return ok;
 }
 
 static bool collect(const struct migration *m, struct find *found, struct fault *f)
 {
-	return look_at_source(m, found, f) && look_at_target(m, ROLE_SHADOW, found, f) &&
-	       look_at_target(m, ROLE_PRIMARY, found, f) && look_for_scratch(m, ROLE_SHADOW, found, f) &&
-	       look_for_scratch(m, ROLE_PRIMARY, found, f) &&
-	       schema_database_is_ours(m, ROLE_SHADOW, &found->shadow_database, f);
+	*found = (struct find) { 0 };
+	if (!look_at_source(m, found, f) || !look_at_target(m, ROLE_SHADOW, found, f) ||
+	    !look_at_target(m, ROLE_PRIMARY, found, f) || !look_for_scratch(m, ROLE_SHADOW, found, f) ||
+	    !look_for_scratch(m, ROLE_PRIMARY, found, f) ||
+	    !schema_database_is_ours(m, ROLE_SHADOW, &found->shadow_database, f))
+		return false;
+	found->shadow_database &= !found->others[ROLE_SHADOW];
+	return true;
 }
 
-static void show(const struct migration *m, const struct find *found)
+/* The connections of a process that has just ended are there for a moment longer. */
+static bool collect_at_rest(const struct migration *m, struct find *found, struct fault *f)
 {
-	printf("drop removes, for migration %s:\n", m->name);
+	int64_t give_up_us = clock_us() + END_PATIENCE_MS * 1000;
+
+	while (collect(m, found, f)) {
+		if (!*found->running)
+			return true;
+		if (clock_us() > give_up_us)
+			return fault(f, FAULT_STOP,
+				     "migration %s: %s; nothing was dropped; next step: stop it (SIGTERM), then drop",
+				     m->name, found->running);
+		poll(NULL, 0, LOOK_MS);
+	}
+	return false;
+}
+
+static void list_add(json_t *list, const char *what, const char *name, const char *where)
+{
+	json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "what", what, "name", name, "where", where));
+}
+
+/* What goes, as objects of what, name and where. */
+static json_t *list_found(const struct migration *m, const struct find *found)
+{
+	const char *topics[TOPICS] = { m->changes_topic, m->snapshot_topic, m->control_topic, m->incidents_topic };
+	json_t *list = json_array();
+	char name[SCRATCH_NAME];
+
 	if (found->slot)
-		printf("  replication slot %s on the source\n", m->slot);
+		list_add(list, "replication slot", m->slot, m->source.name);
 	if (found->publication)
-		printf("  publication %s on the source\n", m->publication);
-	printf("  topics %s, %s, %s, %s if they exist\n", m->changes_topic, m->snapshot_topic, m->control_topic,
-	       m->incidents_topic);
-	printf("  consumer groups %s, %s if they exist\n", m->group[ROLE_SHADOW], m->group[ROLE_PRIMARY]);
-	for (int role = 0; role < 2; role++)
-		if (found->rows[role] && !(role == ROLE_SHADOW && found->shadow_database))
-			printf("  rows of this migration in schema foreshadow of the %s\n",
-			       migration_target(m, (enum role)role)->name);
+		list_add(list, "publication", m->publication, m->source.name);
+	for (int i = 0; i < TOPICS; i++)
+		list_add(list, "topic", topics[i], "kafka");
+	for (int role = 0; role < GROUPS; role++)
+		list_add(list, "consumer group", m->group[role], "kafka");
 	for (int role = 0; role < 2; role++) {
-		char name[SCRATCH_NAME];
+		const char *target = migration_target(m, (enum role)role)->name;
+
+		if (found->schema[role] && !(role == ROLE_SHADOW && found->shadow_database))
+			list_add(list, found->others[role] ? "rows of this migration in schema" : "schema", "foreshadow",
+				 target);
 		scratch_name(m, (enum role)role, name);
 		if (found->scratch[role])
-			printf("  database %s, which a run left behind\n", name);
+			list_add(list, "database that a run left behind", name, target);
 	}
 	if (found->shadow_database)
-		printf("  the shadow database %s, which foreshadow created\n", m->shadow.dbname);
-	printf("tables of the target are not touched\n");
+		list_add(list, "database that foreshadow created", m->shadow.dbname, m->shadow.name);
+	return list;
+}
+
+static void show(const struct migration *m, const json_t *list)
+{
+	const json_t *item;
+	size_t i;
+
+	printf("drop removes, for migration %s:\n", m->name);
+	json_array_foreach((json_t *)list, i, item)
+		printf("  %s %s (%s)\n", json_string_value(json_object_get(item, "what")),
+		       json_string_value(json_object_get(item, "name")), json_string_value(json_object_get(item, "where")));
+	printf("what is not there is passed over; tables of the target are not touched\n");
 	fflush(stdout);
 }
 
@@ -164,39 +276,27 @@ static bool drop_on_source(const struct migration *m, const struct find *found, 
 /* Rows of this migration in every table of schema foreshadow; the schema when it holds no other migration. */
 static bool drop_rows(const struct migration *m, enum role role, struct fault *f)
 {
-	struct buf sql;
+	struct find found = { 0 };
 	struct fault why = { 0 };
-	bool has_others = false;
+	const char *values[] = { m->name };
+	char sql[200];
 	PGconn *conn = pg_connect(migration_target(m, role), PG_PLAIN, m->slot, f);
-	PGresult *tables = conn ? pg_query(conn, f,
-					   "SELECT table_name FROM information_schema.columns"
-					   " WHERE table_schema = 'foreshadow' AND column_name = 'migration'")
-				: NULL;
+	PGresult *tables = conn ? query_tables(conn, f) : NULL;
 	bool ok = tables && pg_do(conn, f, "BEGIN");
 
-	buf_init(&sql, 1 << 16);
 	for (int i = 0; ok && i < PQntuples(tables); i++) {
-		bool others = false;
-		buf_reset(&sql);
-		buf_str(&sql, "DELETE FROM foreshadow.");
-		pg_quote_ident(&sql, pg_value(tables, i, 0));
-		buf_str(&sql, " WHERE migration = ");
-		pg_quote_literal(&sql, span_str(m->name));
-		ok = pg_do(conn, f, buf_cstr(&sql));
-		buf_reset(&sql);
-		buf_str(&sql, "SELECT EXISTS (SELECT FROM foreshadow.");
-		pg_quote_ident(&sql, pg_value(tables, i, 0));
-		buf_str(&sql, " WHERE migration <> $1)");
-		ok = ok && query_flag(conn, buf_cstr(&sql), m->name, &others, f);
-		has_others |= others;
+		snprintf(sql, sizeof(sql), "DELETE FROM foreshadow.%s WHERE migration = $1", PQgetvalue(tables, i, 0));
+		PGresult *r = pg_query_params(conn, f, sql, 1, values);
+		ok = r != NULL;
+		PQclear(r);
 	}
-	if (ok && !has_others)
+	ok = ok && look_for_others(m, role, conn, &found, f);
+	if (ok && !found.others[role])
 		ok = pg_do(conn, f, "DROP SCHEMA foreshadow CASCADE");
 	ok = ok && pg_do(conn, f, "COMMIT");
 	if (ok && !origin_drop_all(conn, m->name, &why))
 		log_warn("replication origins are left: %s", why.text);
 	PQclear(tables);
-	buf_release(&sql);
 	pg_close(&conn);
 	return ok;
 }
@@ -207,8 +307,8 @@ static bool drop_on_kafka(const struct migration *m, struct fault *f)
 	const char *groups[GROUPS] = { m->group[ROLE_SHADOW], m->group[ROLE_PRIMARY] };
 	const struct kafka_conf conf = { m->kafka, m->kafka_count, m->slot };
 	rd_kafka_t *client = kafka_reader(&conf, f);
-	bool ok = client && kafka_topics_delete(client, topics, TOPICS, f) &&
-		  kafka_groups_delete(client, groups, GROUPS, f);
+	bool ok = client && kafka_groups_delete(client, groups, GROUPS, f) &&
+		  kafka_topics_delete(client, topics, TOPICS, f);
 
 	if (client)
 		rd_kafka_destroy(client);
@@ -226,38 +326,46 @@ static bool drop_scratch(const struct migration *m, enum role role, struct fault
 
 static bool act(const struct migration *m, const struct find *found, struct fault *f)
 {
-	if (!drop_on_source(m, found, f) || !drop_on_kafka(m, f))
+	struct fault why = { 0 };
+
+	if (!drop_on_kafka(m, f)) {
+		/* The slot fills the source's disk, also when there is no Kafka any more. */
+		if (f->kind == FAULT_ENVIRONMENT && drop_on_source(m, found, &why))
+			log_warn("slot and publication are removed, the rest is not");
+		return false;
+	}
+	if (!drop_on_source(m, found, f))
 		return false;
 	for (int role = 0; role < 2; role++)
 		if (found->scratch[role] && !drop_scratch(m, (enum role)role, f))
 			return false;
-	if (found->rows[ROLE_PRIMARY] && !drop_rows(m, ROLE_PRIMARY, f))
+	if (found->schema[ROLE_PRIMARY] && !drop_rows(m, ROLE_PRIMARY, f))
 		return false;
 	if (found->shadow_database)
 		return schema_drop_database(m, ROLE_SHADOW, f);
-	return !found->rows[ROLE_SHADOW] || drop_rows(m, ROLE_SHADOW, f);
+	return !found->schema[ROLE_SHADOW] || drop_rows(m, ROLE_SHADOW, f);
 }
 
 bool cmd_drop(struct cli *c, struct fault *f)
 {
-	struct find found = { 0 };
+	struct find found;
+	json_t *list;
+	bool ok;
 
-	if (!collect(&c->m, &found, f))
+	if (c->json && !c->yes)
+		return fault(f, FAULT_USAGE,
+			     "drop --json does not ask: give --yes, too; without --json it lists what it would remove, and asks");
+	if (!collect_at_rest(&c->m, &found, f))
 		return false;
-	if (found.slot_pid)
-		return fault(f, FAULT_STOP,
-			     "slot %s is in use by process %lld on the source: an ingest is running; stop it "
-			     "first (SIGTERM), then drop",
-			     c->m.slot, (long long)found.slot_pid);
+	list = list_found(&c->m, &found);
 	if (!c->json)
-		show(&c->m, &found);
-	if (!c->yes && !confirmed())
-		return fault(f, FAULT_STOP, "nothing was dropped");
-	if (!act(&c->m, &found, f))
-		return false;
-	if (c->json)
-		cli_print_json(json_pack("{s:s, s:b}", "migration", c->m.name, "dropped", 1));
-	else
+		show(&c->m, list);
+	ok = c->yes || confirmed() || fault(f, FAULT_STOP, "nothing was dropped: wanted the answer y, or --yes");
+	ok = ok && act(&c->m, &found, f);
+	if (ok && c->json)
+		cli_print_json(json_pack("{s:s, s:b, s:O}", "migration", c->m.name, "dropped", 1, "removed", list));
+	else if (ok)
 		printf("dropped\n");
-	return true;
+	json_decref(list);
+	return ok;
 }

@@ -29,6 +29,7 @@
 
 enum {
 	KAFKA_ADMIN_TIMEOUT_MS = 30000,
+	KAFKA_MEMBERS_TIMEOUT_MS = 15000, /* more than our session.timeout.ms */
 	KAFKA_METADATA_TIMEOUT_MS = 10000,
 	KAFKA_WAKE_TIMEOUT_MS = 200,
 	KAFKA_TOPICS_MAX = 64,
@@ -647,7 +648,7 @@ bool kafka_topics_delete(rd_kafka_t *client, const char *const *names, size_t n,
 	return ok;
 }
 
-static bool kafka_group_result(const rd_kafka_group_result_t *result, struct fault *f)
+static bool kafka_group_result(const rd_kafka_group_result_t *result, bool *ret_has_members, struct fault *f)
 {
 	const rd_kafka_error_t *error = rd_kafka_group_result_error(result);
 	rd_kafka_resp_err_t err = error ? rd_kafka_error_code(error) : RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -655,6 +656,7 @@ static bool kafka_group_result(const rd_kafka_group_result_t *result, struct fau
 
 	if (!err || err == RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND)
 		return true;
+	*ret_has_members |= err == RD_KAFKA_RESP_ERR_NON_EMPTY_GROUP;
 	snprintf(what, sizeof(what), "delete group %s%s", rd_kafka_group_result_name(result),
 		 err == RD_KAFKA_RESP_ERR_NON_EMPTY_GROUP
 		     ? ": it has members; next step: stop `foreshadow run` everywhere first"
@@ -663,7 +665,7 @@ static bool kafka_group_result(const rd_kafka_group_result_t *result, struct fau
 }
 
 static bool kafka_groups_try_delete(rd_kafka_t *client, const char *const *names, size_t n,
-				    struct fault *f)
+				    bool *ret_has_members, struct fault *f)
 {
 	rd_kafka_DeleteGroup_t *groups[KAFKA_TOPICS_MAX];
 	rd_kafka_AdminOptions_t *options;
@@ -680,11 +682,12 @@ static bool kafka_groups_try_delete(rd_kafka_t *client, const char *const *names
 	rd_kafka_DeleteGroups(client, groups, n, options, queue);
 	event = kafka_admin_wait(queue, "delete groups", f);
 	ok = event != NULL;
+	*ret_has_members = false;
 	results = ok ? rd_kafka_DeleteGroups_result_groups(
 			   rd_kafka_event_DeleteGroups_result(event), &count)
 		     : NULL;
 	for (size_t i = 0; ok && i < count; i++)
-		ok = kafka_group_result(results[i], f);
+		ok = kafka_group_result(results[i], ret_has_members, f);
 	if (event)
 		rd_kafka_event_destroy(event);
 	rd_kafka_DeleteGroup_destroy_array(groups, n);
@@ -696,18 +699,23 @@ static bool kafka_groups_try_delete(rd_kafka_t *client, const char *const *names
 /* A broker that has never had a group makes its coordinators now: "not coordinator" until then. */
 bool kafka_groups_delete(rd_kafka_t *client, const char *const *names, size_t n, struct fault *f)
 {
-	int64_t deadline_us = clock_us() + KAFKA_ADMIN_TIMEOUT_MS * 1000LL;
+	int64_t start_us = clock_us(), patience_ms;
 	rd_kafka_queue_t *nothing;
 	struct fault tried = { .kind = FAULT_NONE };
-	bool ok = n == 0;
+	bool ok = n == 0, has_members = false, has_said = false;
 
 	if (n > KAFKA_TOPICS_MAX)
 		return fault(f, FAULT_INTERNAL, "kafka_groups_delete: %zu groups", n);
 	nothing = rd_kafka_queue_new(client);
 	while (!ok) {
-		ok = kafka_groups_try_delete(client, names, n, &tried);
-		if (ok || tried.kind != FAULT_ENVIRONMENT || clock_us() > deadline_us)
+		ok = kafka_groups_try_delete(client, names, n, &has_members, &tried);
+		patience_ms = has_members ? KAFKA_MEMBERS_TIMEOUT_MS : KAFKA_ADMIN_TIMEOUT_MS;
+		if (ok || (tried.kind != FAULT_ENVIRONMENT && !has_members) ||
+		    clock_us() - start_us > patience_ms * 1000)
 			break;
+		if (has_members && !has_said)
+			log_info("waiting for Kafka to forget the members of the groups, up to %d s", KAFKA_MEMBERS_TIMEOUT_MS / 1000);
+		has_said |= has_members;
 		rd_kafka_queue_poll(nothing, 100);
 	}
 	rd_kafka_queue_destroy(nothing);

@@ -47,6 +47,8 @@ struct kafka_topic_spec {
 bool kafka_topics_ensure(rd_kafka_t *client, const struct kafka_topic_spec *specs, size_t n,
 			 bool may_create, struct fault *f);
 bool kafka_topics_delete(rd_kafka_t *client, const char *const *names, size_t n, struct fault *f);
+/* Members that have just ended are counted until their session is over: they are waited for. A group whose
+ * members stay is FAULT_STOP. */
 bool kafka_groups_delete(rd_kafka_t *client, const char *const *names, size_t n, struct fault *f);
 /* Lowest and one past the highest offset. */
 bool kafka_bounds(rd_kafka_t *client, const char *topic, int partition, int64_t *ret_low,
