@@ -34,7 +34,7 @@ struct role_status {
 	int64_t partitions, owned, waiting;
 	int64_t changes, covered;
 	double barrier_at;                  /* of the oldest barrier among the partitions, 0: none yet */
-	int64_t tables, tables_live, copy_rows;
+	int64_t tables, tables_live, copy_rows, copy_bytes;
 	double copy_seconds;                /* since the oldest copy that is not live began */
 	int64_t lag_bytes;
 	double lag_seconds;
@@ -52,7 +52,7 @@ struct overview {
 	struct source_status source;
 	struct role_status roles[2];
 	struct gate_status gate;
-	double estimated_rows, estimated_bytes;  /* of the tables in the publication */
+	double estimated_rows, estimated_bytes;  /* of the tables in the publication, as the source stores them */
 };
 
 static const char *const role_names[] = { "shadow", "primary" };
@@ -84,7 +84,7 @@ static void collect_source(const struct migration *m, struct overview *o)
 				     " coalesce(s.safe_wal_size, -1),"
 				     " (SELECT sum(greatest(c.reltuples, 0)) FROM pg_publication_tables p JOIN pg_class c"
 				     "   ON c.oid = format('%I.%I', p.schemaname, p.tablename)::regclass WHERE p.pubname = $2),"
-				     " (SELECT sum(pg_relation_size(format('%I.%I', p.schemaname, p.tablename)::regclass))"
+				     " (SELECT sum(pg_table_size(format('%I.%I', p.schemaname, p.tablename)::regclass))"
 				     "   FROM pg_publication_tables p WHERE p.pubname = $2)"
 				     " FROM (SELECT) one LEFT JOIN pg_replication_slots s ON s.slot_name = $1",
 				     2, values)
@@ -124,16 +124,21 @@ static void collect_role(const struct migration *m, enum role role, struct role_
 				     " (SELECT coalesce(sum(records), 0) FROM foreshadow.copy_parts WHERE migration = $1),"
 				     " (SELECT extract(epoch FROM now() - min(started_at)) FROM foreshadow.copies"
 				     "   WHERE migration = $1 AND state = 'copying'),"
-				     " (SELECT state FROM foreshadow.schemas WHERE migration = $1)"
+				     " (SELECT state FROM foreshadow.schemas WHERE migration = $1),"
+				     /* what an older version wrote has no bytes */
+				     " (SELECT coalesce(sum((to_jsonb(p) ->> 'bytes')::bigint), 0)"
+				     "   FROM foreshadow.copy_parts p WHERE migration = $1)"
 				     " FROM foreshadow.progress p"
 				     " LEFT JOIN pg_stat_activity a ON a.pid = owner_pid AND a.backend_start = owner_start"
 				     " WHERE migration = $1 AND topic = $2",
 				     2, values)
 			   : NULL;
 
+	/* The default shadow's database is made by the first run. */
+	bool has_begun = strcmp(f.sqlstate, "42P01") != 0 &&
+			 !(role == ROLE_SHADOW && m->shadow_is_default && strcmp(f.sqlstate, "3D000") == 0);
 	s->is_there = r != NULL;
-	snprintf(s->reason, sizeof(s->reason), "%.299s",
-		 strcmp(f.sqlstate, "42P01") == 0 ? "nothing applied yet" : f.text);
+	snprintf(s->reason, sizeof(s->reason), "%.299s", has_begun ? f.text : "nothing applied yet");
 	if (r) {
 		s->barrier_lsn = lsn_field(r, 0);
 		s->partitions = pg_i64(r, 0, 1);
@@ -147,6 +152,7 @@ static void collect_role(const struct migration *m, enum role role, struct role_
 		s->copy_rows = pg_i64(r, 0, 9);
 		s->copy_seconds = double_field(r, 10);
 		snprintf(s->schema, sizeof(s->schema), "%.15s", PQgetvalue(r, 0, 11));
+		s->copy_bytes = pg_i64(r, 0, 12);
 	}
 	PQclear(r);
 	pg_close(&conn);
@@ -188,12 +194,13 @@ static void collect(const struct migration *m, struct overview *o)
 	collect_gate(m, &o->gate);
 }
 
-/* Seconds the copy still needs at the rate so far; -1: not known. */
+/* Seconds the copy still needs at the rate so far; -1: not known, as for tables that were never analyzed. */
 static double copy_eta(const struct overview *o, const struct role_status *s)
 {
-	if (s->tables == s->tables_live || s->copy_rows == 0 || s->copy_seconds <= 0)
+	if (s->tables == s->tables_live || s->copy_rows == 0 || s->copy_seconds <= 0 ||
+	    o->estimated_rows < (double)s->copy_rows)
 		return -1;
-	return fmax(0, o->estimated_rows - (double)s->copy_rows) * s->copy_seconds / (double)s->copy_rows;
+	return (o->estimated_rows - (double)s->copy_rows) * s->copy_seconds / (double)s->copy_rows;
 }
 
 static json_t *role_json(const struct overview *o, int role)
@@ -203,7 +210,7 @@ static json_t *role_json(const struct overview *o, int role)
 
 	if (!s->is_there)
 		return json_pack("{s:s, s:s}", "role", role_names[role], "unreachable", s->reason);
-	return json_pack("{s:s, s:o, s:I, s:f, s:I, s:I, s:s, s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:f, s:f, s:o}}",
+	return json_pack("{s:s, s:o, s:I, s:f, s:I, s:I, s:s, s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I, s:f, s:f, s:o}}",
 			 "role", role_names[role], "barrier_lsn", json_lsn(s->barrier_lsn),
 			 "lag_bytes", (json_int_t)s->lag_bytes, "lag_seconds", s->lag_seconds,
 			 "changes", (json_int_t)s->changes, "covered", (json_int_t)s->covered,
@@ -211,8 +218,8 @@ static json_t *role_json(const struct overview *o, int role)
 			 "partitions", "count", (json_int_t)s->partitions, "owned", (json_int_t)s->owned,
 			 "waiting", (json_int_t)s->waiting,
 			 "copy", "tables", (json_int_t)s->tables, "tables_live", (json_int_t)s->tables_live,
-			 "rows", (json_int_t)s->copy_rows, "estimated_rows", o->estimated_rows,
-			 "estimated_bytes", o->estimated_bytes,
+			 "rows", (json_int_t)s->copy_rows, "bytes", (json_int_t)s->copy_bytes,
+			 "estimated_rows", o->estimated_rows, "estimated_bytes", o->estimated_bytes,
 			 "eta_seconds", eta < 0 ? json_null() : json_real(eta));
 }
 
@@ -274,8 +281,10 @@ static void print_role(const struct overview *o, int role)
 	       " covered by copies, partitions %" PRId64 "/%" PRId64 " owned, %" PRId64 " waiting, schema %s\n",
 	       role_names[role], lsn_format(s->barrier_lsn, barrier), s->lag_bytes, s->lag_seconds, s->changes,
 	       s->covered, s->owned, s->partitions, s->waiting, s->schema);
-	printf("         copy %" PRId64 "/%" PRId64 " tables live, %" PRId64 " of about %.0f rows (%.1f MB)",
-	       s->tables_live, s->tables, s->copy_rows, o->estimated_rows, o->estimated_bytes / 1e6);
+	printf("         copy %" PRId64 "/%" PRId64 " tables live, %" PRId64 " of about %.0f rows, %.1f MB of values "
+	       "(the tables: %.1f MB)",
+	       s->tables_live, s->tables, s->copy_rows, o->estimated_rows, (double)s->copy_bytes / 1e6,
+	       o->estimated_bytes / 1e6);
 	if (eta >= 0)
 		printf(", about %.0f s to go", eta);
 	putchar('\n');
@@ -307,10 +316,11 @@ static void print_text(const struct migration *m, const struct overview *o)
 
 static volatile sig_atomic_t interrupted;
 
+/* A second one does not wait for a server that does not answer. */
 static void on_interrupt(int sig)
 {
-	(void)sig;
 	interrupted = 1;
+	signal(sig, SIG_DFL);
 }
 
 bool cmd_status(struct cli *c, struct fault *f)

@@ -15,7 +15,7 @@ struct copied_table {
 struct copied_count {
 	struct part *part;
 	uint32_t oid, attempt;
-	uint64_t records, wanted;
+	uint64_t records, bytes, wanted;
 	bool has_ended;
 };
 
@@ -68,6 +68,7 @@ static bool copied_add(struct lane *l, struct copied *c, size_t i, struct fault 
 		return true;
 	}
 	count->records++;
+	count->bytes += r->body.n;
 	t = copied_table(c, &l->batch.arena, l->batch.count, r->table);
 	if (!t->rows)
 		return fault(f, FAULT_INTERNAL, "no memory for copied rows");
@@ -88,7 +89,7 @@ static bool copied_statements(struct lane *l, const struct copied *c, struct app
 		const struct copied_count *k = &c->counts[i];
 
 		if (!copies_count(l->migration->name, k->oid, k->attempt, k->part->partition,
-				  k->records, k->has_ended, k->wanted, &l->batch.arena,
+				  k->records, k->bytes, k->has_ended, k->wanted, &l->batch.arena,
 				  &first[1 + i], f))
 			return false;
 	}

@@ -226,20 +226,22 @@ static const char count_sql[] =
 	"WITH t AS (SELECT oid FROM foreshadow.copies WHERE migration = $1 AND oid = $2::bigint"
 	" AND attempt = $3::int AND state = 'copying' FOR SHARE),"
 	" part AS (INSERT INTO foreshadow.copy_parts AS p"
-	" (migration, oid, partition, attempt, records, ended)"
-	" SELECT $1, oid, $4::int, $3::int, $5::bigint, $6::boolean FROM t"
+	" (migration, oid, partition, attempt, records, ended, bytes)"
+	" SELECT $1, oid, $4::int, $3::int, $5::bigint, $6::boolean, $8::bigint FROM t"
 	" ON CONFLICT (migration, oid, partition) DO UPDATE SET attempt = excluded.attempt,"
 	" records = CASE p.attempt WHEN excluded.attempt THEN p.records ELSE 0 END"
-	" + excluded.records, ended = excluded.ended RETURNING records)"
+	" + excluded.records, ended = excluded.ended,"
+	" bytes = CASE p.attempt WHEN excluded.attempt THEN p.bytes ELSE 0 END + excluded.bytes"
+	" RETURNING records)"
 	" SELECT foreshadow.expect((SELECT count(*) FROM part), 1, 'progress'),"
 	" CASE WHEN $6::boolean THEN foreshadow.expect((SELECT records FROM part), $7::bigint,"
 	" 'copied rows of a partition, as its end marker says') END";
 
 bool copies_count(const char *migration, uint32_t oid, uint32_t attempt, int partition,
-		  uint64_t records, bool ended, uint64_t wanted, struct arena *a,
+		  uint64_t records, uint64_t bytes, bool ended, uint64_t wanted, struct arena *a,
 		  struct apply_statement *ret, struct fault *f)
 {
-	const char **params = arena_alloc(a, 7 * sizeof(*params));
+	const char **params = arena_alloc(a, 8 * sizeof(*params));
 
 	if (params) {
 		params[0] = migration;
@@ -249,10 +251,11 @@ bool copies_count(const char *migration, uint32_t oid, uint32_t attempt, int par
 		params[4] = arena_printf(a, "%" PRIu64, records);
 		params[5] = ended ? "t" : "f";
 		params[6] = arena_printf(a, "%" PRIu64, wanted);
+		params[7] = arena_printf(a, "%" PRIu64, bytes);
 	}
 	if (arena_failed(a))
 		return fault(f, FAULT_INTERNAL, "no memory for a batch of a copy");
-	*ret = (struct apply_statement) { count_sql, 7, params, "count of copied rows" };
+	*ret = (struct apply_statement) { count_sql, 8, params, "count of copied rows" };
 	return true;
 }
 

@@ -78,13 +78,13 @@ bool copies_begin(struct copies *c, PGconn *conn, const struct exclusive_table *
 		  const struct span *targets, size_t count, struct fault *f);
 
 /*
- * The statement that counts `records` more copied rows of (oid, attempt) in a partition and says that
- * it ended. It holds the table's row in share mode, so that no COPY event of a later attempt can
+ * The statement that counts `records` more copied rows of (oid, attempt) in a partition, with the bytes of
+ * their values, and says that it ended. It holds the table's row in share mode, so that no COPY event of a later attempt can
  * empty the table in the middle, and RAISES (FS001) if one already did. wanted: the total that the
  * end marker says, checked (FS002) when ended. Texts live in a.
  */
 bool copies_count(const char *migration, uint32_t oid, uint32_t attempt, int partition,
-		  uint64_t records, bool ended, uint64_t wanted, struct arena *a,
+		  uint64_t records, uint64_t bytes, bool ended, uint64_t wanted, struct arena *a,
 		  struct apply_statement *ret, struct fault *f);
 
 /*

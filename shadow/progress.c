@@ -79,6 +79,14 @@ static const char repairs_ddl[] =
 
 static const char repairs_are_done[] = "SELECT (to_regclass('foreshadow.repairs') IS NOT NULL)::int";
 
+/* Likewise. An older version that goes on beside this one leaves it as it is. */
+static const char bytes_ddl[] =
+	"ALTER TABLE foreshadow.copy_parts ADD COLUMN IF NOT EXISTS bytes bigint NOT NULL DEFAULT 0";
+
+static const char bytes_are_done[] =
+	"SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('foreshadow.copy_parts')"
+	" AND attname = 'bytes')::int";
+
 static bool progress_ask_i64(PGconn *conn, const char *sql, int n, const char *const *values,
 			     int64_t *ret, struct fault *f)
 {
@@ -94,13 +102,14 @@ static bool progress_ask_i64(PGconn *conn, const char *sql, int n, const char *c
 /* Looked at without the lock first: a process that stopped while it had it would hold up all others. */
 bool progress_prepare(PGconn *conn, struct fault *f)
 {
-	int64_t is_done, has_repairs;
+	int64_t is_done, has_repairs, has_bytes;
 	bool ok;
 
 	if (!progress_ask_i64(conn, ddl_is_done, 0, NULL, &is_done, f) ||
-	    !progress_ask_i64(conn, repairs_are_done, 0, NULL, &has_repairs, f))
+	    !progress_ask_i64(conn, repairs_are_done, 0, NULL, &has_repairs, f) ||
+	    !progress_ask_i64(conn, bytes_are_done, 0, NULL, &has_bytes, f))
 		return fault_in(f, "foreshadow's tables in the target");
-	if (is_done && has_repairs)
+	if (is_done && has_repairs && has_bytes)
 		return true;
 	if (!pg_do(conn, f, "BEGIN"))
 		return false;
@@ -109,7 +118,8 @@ bool progress_prepare(PGconn *conn, struct fault *f)
 	     progress_ask_i64(conn, ddl_is_done, 0, NULL, &is_done, f) &&
 	     (is_done || pg_do(conn, f, ddl)) &&
 	     progress_ask_i64(conn, repairs_are_done, 0, NULL, &has_repairs, f) &&
-	     (has_repairs || pg_do(conn, f, repairs_ddl)) && pg_do(conn, f, "COMMIT");
+	     (has_repairs || pg_do(conn, f, repairs_ddl)) && (has_bytes || pg_do(conn, f, bytes_ddl)) &&
+	     pg_do(conn, f, "COMMIT");
 	if (!ok) {
 		fault_in(f, "foreshadow's tables in the target");
 		pg_do(conn, NULL, "ROLLBACK");
