@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "cli/cli.h"
+#include "core/conf.h"
 #include "core/log.h"
 
 enum { FOR_CHECK = 1, FOR_RUN = 2, FOR_STATUS = 4, FOR_DROP = 8, FOR_VERIFY = 16, FOR_INCIDENTS = 32, FOR_ALL = 63 };
@@ -89,6 +90,17 @@ static void print_command_usage(const struct command *cmd)
 	}
 }
 
+static int refuse_command(const char *seen)
+{
+	const char *names[COMMANDS];
+
+	for (size_t i = 0; i < COMMANDS; i++)
+		names[i] = commands[i].name;
+	fprintf(stderr, "foreshadow: there is no command '%s'; the nearest is %s; foreshadow --help shows them all\n", seen,
+		conf_nearest(seen, names, COMMANDS));
+	return 2;
+}
+
 static const struct command *find_command(const char *name)
 {
 	for (size_t i = 0; i < COMMANDS; i++)
@@ -133,6 +145,34 @@ static void take_option(struct cli *c, int id, const char *value)
 	}
 }
 
+static const struct option_row *find_option(int id)
+{
+	for (size_t i = 0; i < OPTIONS; i++)
+		if (options[i].id == id)
+			return &options[i];
+	return NULL;
+}
+
+/* What getopt_long did not take. seen: the word; known: the option it is, with too much or too little. */
+static void refuse_option(const struct command *cmd, const char *seen, const struct option_row *known)
+{
+	const char *names[OPTIONS];
+	size_t n = 0;
+
+	for (size_t i = 0; i < OPTIONS; i++)
+		if (options[i].commands & cmd->bit)
+			names[n++] = options[i].name;
+	fprintf(stderr, "foreshadow %s: ", cmd->name);
+	if (known && known->value)
+		fprintf(stderr, "--%s wants a value: %s", known->name, known->value);
+	else if (known)
+		fprintf(stderr, "--%s takes no value", known->name);
+	else
+		fprintf(stderr, "unknown option %s; the nearest is --%s", seen,
+			conf_nearest(seen + strspn(seen, "-"), names, n));
+	fprintf(stderr, "; foreshadow %s --help shows them all\n", cmd->name);
+}
+
 /* The YAML's path, or NULL: then *ret_exit is the exit code. */
 static const char *parse_options(struct cli *c, const struct command *cmd, int argc, char **argv, int *ret_exit)
 {
@@ -143,9 +183,11 @@ static const char *parse_options(struct cli *c, const struct command *cmd, int a
 		longopts[i] = (struct option) { options[i].name, options[i].value ? required_argument : no_argument,
 						NULL, options[i].id };
 	*ret_exit = 2;
-	while ((id = getopt_long(argc, argv, "", longopts, NULL)) != -1) {
-		if (id == '?')
+	while ((id = getopt_long(argc, argv, ":", longopts, NULL)) != -1) {
+		if (id == '?' || id == ':') {
+			refuse_option(cmd, argv[optind - 1], find_option(optopt));
 			return NULL;
+		}
 		if (id == OPT_HELP || id == OPT_VERSION) {
 			*ret_exit = 0;
 			if (id == OPT_HELP)
@@ -154,12 +196,11 @@ static const char *parse_options(struct cli *c, const struct command *cmd, int a
 				puts("foreshadow " FORESHADOW_VERSION);
 			return NULL;
 		}
-		for (size_t i = 0; i < OPTIONS; i++)
-			if (options[i].id == id && !(options[i].commands & cmd->bit)) {
-				fprintf(stderr, "foreshadow %s: --%s is not an option of this command; see --help\n",
-					cmd->name, options[i].name);
-				return NULL;
-			}
+		if (!(find_option(id)->commands & cmd->bit)) {
+			fprintf(stderr, "foreshadow %s: --%s is not an option of this command; see --help\n", cmd->name,
+				find_option(id)->name);
+			return NULL;
+		}
 		take_option(c, id, optarg);
 	}
 	if (argc - optind < 1 || (argc - optind > 1 && !cmd->words)) {
@@ -181,7 +222,8 @@ static int run_command(const struct command *cmd, int argc, char **argv)
 
 	if (!yaml)
 		return exit_code;
-	log_set(getenv("FORESHADOW_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, false);
+	/* What run writes is its log; the others write a report, and their log is for people. */
+	log_set(getenv("FORESHADOW_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, c.json && cmd->bit == FOR_RUN);
 	if (migration_read(&c.m, yaml, &f) && cmd->run(&c, &f))
 		exit_code = c.exit_code;
 	else {
@@ -208,9 +250,5 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	const struct command *cmd = find_command(argv[1]);
-	if (!cmd) {
-		fprintf(stderr, "foreshadow: there is no command '%s'; see foreshadow --help\n", argv[1]);
-		return 2;
-	}
-	return run_command(cmd, argc - 1, argv + 1);
+	return cmd ? run_command(cmd, argc - 1, argv + 1) : refuse_command(argv[1]);
 }

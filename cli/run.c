@@ -13,7 +13,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -502,7 +501,6 @@ bool cmd_run(struct cli *c, struct fault *f)
 	struct until until = { .m = &c->m };
 	bool is_stopped = false;
 
-	log_set(getenv("FORESHADOW_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, c->json);
 	wait_our_turn();
 	arena_init(&run.arena, CATALOG_BYTES);
 	gethostname(run.host, sizeof(run.host) - 1);
