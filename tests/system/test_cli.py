@@ -194,8 +194,11 @@ def test_watch_repaints_until_it_is_told_to_end(migration):
 
 def test_run_until_ends_there(migration):
     m = migration()
-    m.source.execute(TABLE)
-    m.run_until()
+    m.source.execute(TABLE + "; create table large as select i as id, md5(i::text) as v from generate_series(1, 30000) i;"
+                     "alter table large add primary key (id)")
+    m.run_until(str(m.source.value("select pg_current_wal_lsn()")))  # the copies are to come then, and belong to it
+    for db in m.targets():
+        assert_equal(m.source, db)
     m.source.execute("insert into t select i, 'before' from generate_series(100, 500) i")
     lsn = str(m.source.value("select pg_current_wal_lsn()"))
     process = m.run_until(lsn, args=["--json"])
