@@ -449,6 +449,17 @@ bool relation_read(struct span json, struct arena *a, struct relation **ret, str
 	return true;
 }
 
+bool relation_of_record(struct span key, uint32_t *ret_oid, uint32_t *ret_version)
+{
+	char text[64];
+
+	if (key.n >= sizeof(text))
+		return false;
+	memcpy(text, key.p, key.n);
+	text[key.n] = 0;
+	return sscanf(text, "relation/%" SCNu32 "/%" SCNu32, ret_oid, ret_version) == 2;
+}
+
 /* --- shape, key, partition --- */
 
 static bool column_same_shape(const struct column *a, const struct column *b)

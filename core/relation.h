@@ -76,6 +76,9 @@ struct relation {
 bool relation_write(const struct relation *rel, struct buf *out);
 bool relation_read(struct span json, struct arena *a, struct relation **ret, struct fault *f);
 
+/* Of a key of <m>.control, relation/<oid>/<version>: of which version is its record? False: it is not such a key. */
+bool relation_of_record(struct span key, uint32_t *ret_oid, uint32_t *ret_version);
+
 /* Same ordered (name, type, typmod, key) list and same identity/keyless? What decides about an exclusive event. */
 bool relation_same_shape(const struct relation *a, const struct relation *b);
 

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "shadow/versions.h"
 
-#include <inttypes.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 /* One version. */
@@ -56,7 +54,6 @@ void versions_free(struct versions *v)
 	free(v);
 }
 
-/* relation/<oid>/<version> → is it known? */
 static bool versions_has(const struct versions *v, uint32_t oid, uint32_t version)
 {
 	for (struct version *e = v->buckets[oid % VERSIONS_BUCKETS]; e; e = e->next)
@@ -65,24 +62,13 @@ static bool versions_has(const struct versions *v, uint32_t oid, uint32_t versio
 	return false;
 }
 
-static bool versions_key(struct span key, uint32_t *ret_oid, uint32_t *ret_version)
-{
-	char text[64];
-
-	if (key.n >= sizeof(text))
-		return false;
-	memcpy(text, key.p, key.n);
-	text[key.n] = 0;
-	return sscanf(text, "relation/%" SCNu32 "/%" SCNu32, ret_oid, ret_version) == 2;
-}
-
 static bool versions_learn(void *arg, struct span key, struct span value)
 {
 	struct versions *v = arg;
 	struct version *e;
 	uint32_t oid, number;
 
-	if (!versions_key(key, &oid, &number) || versions_has(v, oid, number))
+	if (!relation_of_record(key, &oid, &number) || versions_has(v, oid, number))
 		return true;
 	e = calloc(1, sizeof(*e));
 	if (!e)

@@ -145,6 +145,17 @@ static void what_was_read_does_not_point_into_the_text(void **state)
 	assert_true(rel->fingerprint == 0xc15d213aa4d7a795);
 }
 
+static void the_key_of_a_record_says_which_version_it_is(void **state)
+{
+	uint32_t oid = 0, version = 0;
+
+	assert_true(relation_of_record(span_str("relation/16384/00000012"), &oid, &version));
+	assert_int_equal(oid, 16384);
+	assert_int_equal(version, 12);
+	assert_false(relation_of_record(span_str("relation/16384"), &oid, &version));
+	assert_false(relation_of_record(span_str("schema/16384/00000012"), &oid, &version));
+}
+
 static void replace(const char *what, const char *with)
 {
 	const char *at = strstr(orders_json, what);
@@ -464,6 +475,7 @@ int main(void)
 		TEST(a_relation_is_written_like_this),
 		TEST(a_relation_comes_back_as_it_was),
 		TEST(what_was_read_does_not_point_into_the_text),
+		TEST(the_key_of_a_record_says_which_version_it_is),
 		TEST(anything_else_is_refused),
 		TEST(the_shape_is_name_type_typmod_and_key_in_order),
 		TEST(the_mapping_is_all_that_decides_what_is_on_the_target),
