@@ -19,12 +19,12 @@ struct known {
 	struct fault fault;
 };
 
-static bool has(const struct known *k, const struct relation *rel)
+static bool has(const struct known *k, uint32_t oid, uint32_t version)
 {
 	for (size_t i = 0; i < k->count; i++) {
-		const struct relation *other = codec_relation(k->codecs[i]);
+		const struct relation *rel = codec_relation(k->codecs[i]);
 
-		if (other->oid == rel->oid && other->version == rel->version)
+		if (rel->oid == oid && rel->version == version)
 			return true;
 	}
 	return false;
@@ -40,11 +40,13 @@ static bool learn(void *arg, struct span key, struct span value)
 	struct known *k = arg;
 	struct relation *rel;
 	struct codec **codecs;
+	uint32_t oid, version;
 
+	/* Before it is read: control changes all the time, by our own records too, and what was read stays. */
+	if (!relation_of_record(key, &oid, &version) || has(k, oid, version))
+		return true;
 	if (!relation_read(value, &k->arena, &rel, &k->fault))
 		return fault_in(&k->fault, "%.*s in the control topic", SPAN_ARG(key));
-	if (has(k, rel))
-		return true;
 	if (k->count == k->cap) {
 		k->cap = k->cap ? 2 * k->cap : 64;
 		codecs = realloc(k->codecs, k->cap * sizeof(*codecs));
