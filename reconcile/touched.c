@@ -28,6 +28,7 @@ static struct touched_table *add_table(struct touched *t, const struct relation 
 		t->tables = tables;
 		t->cap = cap;
 	}
+	table->list = t;
 	table->rel = rel;
 	arena_init(&table->arena, KEYS_BYTES);
 	t->tables[t->count++] = table;
@@ -44,8 +45,14 @@ struct touched_table *touched_table(struct touched *t, const struct relation *re
 	return add_table(t, rel);
 }
 
+static size_t bytes_of(const struct touched_table *t)
+{
+	return t->arena.used_bytes + t->slot_count * sizeof(*t->slots) + t->slot_count / 2 * sizeof(*t->keys);
+}
+
 void touched_clear(struct touched_table *table)
 {
+	table->list->bytes -= bytes_of(table);
 	free(table->keys);
 	free(table->slots);
 	table->keys = NULL;
@@ -170,10 +177,27 @@ static bool add(struct touched_table *t, const struct span *parts, size_t n)
 	return true;
 }
 
+static struct touched_table *largest(const struct touched *list)
+{
+	struct touched_table *t = list->tables[0];
+
+	for (size_t i = 1; i < list->count; i++)
+		if (bytes_of(list->tables[i]) > bytes_of(t))
+			t = list->tables[i];
+	return t;
+}
+
 void touched_add(struct touched_table *table, const struct span *parts, size_t n)
 {
-	if (!table->is_whole && !add(table, parts, n))
+	struct touched *list = table->list;
+	size_t before = bytes_of(table);
+	bool ok = table->is_whole || add(table, parts, n);
+
+	list->bytes += bytes_of(table) - before;
+	if (!ok)
 		touched_whole(table);
+	if (list->bytes > (list->max_bytes ? list->max_bytes : TOUCHED_BYTES_MAX))
+		touched_whole(largest(list));
 }
 
 /* The finalizer of splitmix64: a key's place among 2^64 must not depend on its neighbour's. */

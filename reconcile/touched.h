@@ -4,7 +4,8 @@
  *
  * A key is the texts of its table's key columns, in the order of their names: leaves of one table may have
  * their columns in different orders. A table of which that cannot be said, or of which too
- * many keys were touched (TOUCHED_KEYS_MAX), is touched as a whole.
+ * many keys were touched (TOUCHED_KEYS_MAX), is touched as a whole; so is the largest one when all of a list
+ * are too much together (TOUCHED_BYTES_MAX).
  *
  * Pure; single-threaded.
  */
@@ -13,7 +14,7 @@
 
 #include "core/relation.h"
 
-enum { TOUCHED_KEYS_MAX = 500 * 1000 };
+enum { TOUCHED_KEYS_MAX = 500 * 1000, TOUCHED_BYTES_MAX = 512 << 20 };
 
 struct touched_key {
 	uint64_t hash;
@@ -21,6 +22,7 @@ struct touched_key {
 };
 
 struct touched_table {
+	struct touched *list;       /* it is in */
 	const struct relation *rel; /* of any of its leaves; borrowed */
 	bool is_whole;
 	/* Of who compares; touched_* leave them alone: its keys are of no use; it was not right; that it is slow is said. */
@@ -36,6 +38,8 @@ struct touched_table {
 struct touched {
 	struct touched_table **tables;
 	size_t count, cap;
+	size_t bytes;     /* of all keys */
+	size_t max_bytes; /* 0: TOUCHED_BYTES_MAX */
 };
 
 /* A key column of a relation. */

@@ -139,6 +139,39 @@ static void what_does_not_fit_makes_it_whole(void **state)
 	touched_free(&t);
 }
 
+static void add_many(struct touched_table *t, int first, int n)
+{
+	char text[16];
+
+	for (int i = first; i < first + n; i++) {
+		snprintf(text, sizeof(text), "%d", i);
+		add(t, text, "x");
+	}
+}
+
+static void too_much_together_makes_the_largest_whole(void **state)
+{
+	struct touched t = { .max_bytes = 1 << 20 };
+	struct touched_table *small = table_of(&t, &items), *large = table_of(&t, &orders);
+
+	add_many(small, 0, 100);
+	add_many(large, 0, 3000);
+	assert_false(small->is_whole || large->is_whole);
+	for (int i = 1; i < 10; i++) {
+		add_many(large, 3000 * i, 3000);
+		assert_in_range(t.bytes, 1, t.max_bytes);
+	}
+	assert_true(large->is_whole);
+	assert_int_equal(small->count, 100);
+	touched_clear(large); /* was compared: there is room again */
+	add_many(large, 0, 3000);
+	assert_false(small->is_whole || large->is_whole);
+	touched_clear(large);
+	touched_clear(small);
+	assert_int_equal(t.bytes, 0);
+	touched_free(&t);
+}
+
 /* What was not right stays, what comes meanwhile is added. */
 static void moving_adds_up(void **state)
 {
@@ -226,6 +259,7 @@ int main(void)
 		cmocka_unit_test(leaves_are_one_table),
 		cmocka_unit_test(parts_are_in_the_order_of_names),
 		cmocka_unit_test(what_does_not_fit_makes_it_whole),
+		cmocka_unit_test(too_much_together_makes_the_largest_whole),
 		cmocka_unit_test(moving_adds_up),
 		cmocka_unit_test(keys_are_found_by_the_types_of_both),
 		cmocka_unit_test(what_would_lose_rows_does_not_narrow),
