@@ -5,8 +5,14 @@
 #include <inttypes.h>
 
 #include "core/buf.h"
+#include "core/failpoint.h"
 
-enum { LIST_BYTES = 64 << 20, NAMED = 8 };
+enum {
+	LIST_BYTES = 64 << 20,
+	NAMED = 8,
+	PEEK_FIRST = 10 * 1000,      /* messages of the slot */
+	PEEK_MAX = 10 * 1000 * 1000, /* of 50 bytes each here */
+};
 
 /* ---- who writes ---- */
 
@@ -103,8 +109,10 @@ void quiet_message(struct span message, uint64_t *ret_commit, const char **ret_o
 	}
 }
 
+/* What quiet_message reads of them: all of a TRUNCATE ('T'), of others the head. */
 static const char peek_sql[] =
-	"SELECT pg_catalog.encode(data, 'hex') FROM pg_catalog.pg_logical_slot_peek_binary_changes($1, NULL, 10000,"
+	"SELECT pg_catalog.encode(CASE pg_catalog.get_byte(data, 0) WHEN 84 THEN data ELSE pg_catalog.substr(data, 1, 9) END, 'hex')"
+	" FROM pg_catalog.pg_logical_slot_peek_binary_changes($1, NULL, $3::pg_catalog.int4,"
 	" 'proto_version', '1', 'publication_names', $2)";
 
 static bool from_hex(struct span hex, struct arena *a, struct span *ret)
@@ -117,16 +125,21 @@ static bool from_hex(struct span hex, struct arena *a, struct span *ret)
 	return p != NULL;
 }
 
-/* Transactions that the targets contain are sent again after a restart: they are passed over. */
-static bool look_into_slot(struct quiet *quiet, struct fault *f)
+/* Transactions that the targets contain are sent again after a restart: they are passed over. The limit is looked at
+ * between transactions; *ret_is_all: it was not reached. */
+static bool peek(struct quiet *quiet, int limit, bool *ret_is_all, struct fault *f)
 {
 	const struct migration *m = quiet->ends->m;
-	const char *values[] = { m->slot, m->publication };
-	PGresult *r = pg_query_params(quiet->ends->source, f, peek_sql, 2, values);
+	char limit_text[16];
+	const char *values[] = { m->slot, m->publication, limit_text };
 	uint64_t commit = 0;
 	struct arena a;
-	bool ok = r != NULL;
+	PGresult *r;
+	bool ok;
 
+	snprintf(limit_text, sizeof(limit_text), "%d", limit);
+	r = pg_query_params(quiet->ends->source, f, peek_sql, 3, values);
+	ok = r != NULL;
 	if (!ok)
 		return fault_in(f, "source: what slot %s would still send (if foreshadow run has begun meanwhile, ask again)", m->slot);
 	arena_init(&a, LIST_BYTES);
@@ -147,9 +160,29 @@ static bool look_into_slot(struct quiet *quiet, struct fault *f)
 				writer_of(quiet, rel)->change_count++;
 		}
 	}
+	*ret_is_all = PQntuples(r) < limit;
 	arena_release(&a);
 	PQclear(r);
 	return ok;
+}
+
+/* It begins at the same place each time. There may be any number of messages that say nothing: of transactions that the
+ * targets contain, and, up to PostgreSQL 14, of those that changed no table of the publication. */
+static bool look_into_slot(struct quiet *quiet, struct fault *f)
+{
+	bool is_all = false;
+
+	for (int limit = failpoint("quiet.peek") ? 1 : PEEK_FIRST;; limit *= 10) {
+		if (!peek(quiet, limit, &is_all, f))
+			return false;
+		if (is_all || quiet->writer_count)
+			return true;
+		if (limit >= PEEK_MAX || failpoint("quiet.enough"))
+			return fault(f, FAULT_ENVIRONMENT,
+				     "it is not known whether the source is quiet: slot %s would send more than the %d messages "
+				     "that were looked at; next step: let foreshadow run --until caught-up end, then foreshadow "
+				     "verify --final again", quiet->ends->m->slot, limit);
+	}
 }
 
 /* ---- looking ---- */

@@ -14,6 +14,8 @@
  * asked again when everything was compared: only then all of it was of one moment. More cannot be
  * seen: an application that may write and does not looks the same.
  *
+ * Failpoints: quiet.peek (the slot is asked for one message first), quiet.enough (it is asked no further).
+ *
  * Thread: the connections'.
  */
 #ifndef RECONCILE_QUIET_H

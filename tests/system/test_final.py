@@ -46,11 +46,11 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
-def final(m, timeout=200):
+def final(m, timeout=200, failpoints=""):
     """-> (exit code, lines of JSON, {(check, role): line}, summary, the page's text, stderr)"""
     path = m.folder / "final.html"
     path.unlink(missing_ok=True)
-    seen = m.run_cli("verify", "--final", "--json", "--html", path, timeout=timeout)
+    seen = m.run_cli("verify", "--final", "--json", "--html", path, timeout=timeout, env={"FORESHADOW_FAILPOINTS": failpoints})
     lines = [json.loads(line) for line in seen.stdout.splitlines()]
     checks = {(line["check"], line["role"]): line for line in lines if "check" in line}
     return seen.returncode, lines, checks, lines[-1], Page(path).text, seen.stderr
@@ -106,6 +106,22 @@ def test_an_application_that_still_writes_is_named(migration):
     m.source.execute("drop table elsewhere")
     m.run_until("caught-up")
     assert_ready(m)
+
+
+def test_what_the_slot_would_send_is_looked_at_to_its_end(migration):
+    """What the publication has beside the tables in scope says nothing, but a write may come behind it."""
+    m = shop(migration)
+    m.source.execute(f"create table elsewhere (id int); alter publication foreshadow_{m.name} add table elsewhere")
+    for i in range(20):
+        m.source.execute("insert into elsewhere values (%s)", i)
+    code, _, _, summary, _, stderr = final(m, failpoints="quiet.peek=broken")
+    assert code == 0 and summary["quiet"], (summary, stderr)
+    m.source.execute("update orders set total = 1 where id = 1")
+    code, _, _, _, _, stderr = final(m, failpoints="quiet.peek=broken")
+    assert code == 1 and "public.orders (1 changes)" in stderr, stderr
+    code, _, checks, summary, page, stderr = final(m, failpoints="quiet.peek=broken;quiet.enough=broken")
+    assert code == 1 and not checks and not summary["quiet"] and "No verdict" in page, (summary, stderr)
+    assert "it is not known whether the source is quiet" in stderr, stderr
 
 
 def test_while_run_is_running(migration, rng):
