@@ -45,7 +45,7 @@ struct session {
 	int64_t rest_until_us; /* no table is compared as a whole before; outlives a lost connection */
 	int64_t clean_us; /* when the last mark that was verified was made; 0: none in this session */
 	int64_t bookmark_us;
-	struct metric_cell *gate, *gate_lag, *verified, *coverage, *balance, *differences;
+	struct metric_cell *gate, *gate_lag, *verified, *coverage, *balance, *differences, *unbalanced;
 	struct incident_topic *incidents;
 	struct fault *f;
 };

@@ -95,11 +95,11 @@ static bool take_tables(struct session *s)
 
 /* ---- what was found ---- */
 
-static void report(struct session *s, struct span key, json_t *incident)
+static void report(struct session *s, struct metric_cell *counted, struct span key, json_t *incident)
 {
 	struct fault why = { 0 };
 
-	metric_add(s->differences, 1);
+	metric_add(counted, 1);
 	if (!incident_topic_send(s->incidents, key, incident, &why))
 		log_warn("incident not written: %s", why.text);
 }
@@ -110,7 +110,7 @@ void window_found(void *arg, const struct difference *d)
 	const char *hop = difference_hop(d);
 	char gate[LSN_TEXT], consequence[200];
 
-	report(s, d->key, difference_incident(d, s->mark_lsn));
+	report(s, s->differences, d->key, difference_incident(d, s->mark_lsn));
 	snprintf(consequence, sizeof(consequence), "the gate stands at %s and the primary waits in front of it; ",
 		 lsn_format(gate_record_get(s->control).v, gate));
 	log_error("%.*s key %.*s: %s on the %s, came %s; %snext step: foreshadow verify --role %s shows the columns, --repair sets it right%s",
@@ -137,8 +137,9 @@ static void found_unbalanced(void *arg, const struct balance_difference *d)
 	log_error("the %s is out of balance: %.*s; %snext step: foreshadow verify shows whether rows differ, \"Balance\" in "
 		  "docs/operations.md what then",
 		  session_role(s), SPAN_ARG(buf_span(&text)), session_has_gate(s) ? consequence : "");
-	report(s, d->table, json_pack("{s:s, s:s, s:o, s:n, s:s, s:o}", "class", "balance", "role", session_role(s), "table",
-				      json_span(d->table), "key", "sqlstate", "", "message", json_span(buf_span(&text))));
+	report(s, s->unbalanced, d->table,
+	       json_pack("{s:s, s:s, s:o, s:n, s:s, s:o}", "class", "balance", "role", session_role(s), "table",
+			 json_span(d->table), "key", "sqlstate", "", "message", json_span(buf_span(&text))));
 	buf_release(&text);
 }
 

@@ -194,6 +194,7 @@ static void make_metrics(struct session *s)
 	}
 	s->verified = metric_cell(m, METRIC_VERIFIED, session_role(s), NULL, NULL);
 	s->differences = metric_cell(m, METRIC_INCIDENTS, "difference", session_role(s), NULL);
+	s->unbalanced = metric_cell(m, METRIC_INCIDENTS, "balance", session_role(s), NULL);
 	s->balance = metric_cell(m, METRIC_BALANCE, session_role(s), NULL, NULL);
 	s->coverage = metric_cell(m, METRIC_COVERAGE, session_role(s), NULL, NULL);
 }

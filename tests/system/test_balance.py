@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Balance: every record of the stream is counted once on each target, for its table; what was lost or applied twice is
 found where no row differs."""
+import json
 import random
 import re
 import threading
@@ -187,6 +188,11 @@ def windows_with(migration, role, failpoint):
     return m, roles, pages
 
 
+def incidents(m, kind):
+    listed = [json.loads(text) for text in m.run_cli("incidents", "list", "--json").stdout.splitlines()]
+    return [incident for incident in listed if incident.get("class") == kind]
+
+
 def assert_stands(m, roles, pages, said):
     """The gate stands, rows are equal, and it is said once."""
     log = roles["reconcile"].log
@@ -196,6 +202,8 @@ def assert_stands(m, roles, pages, said):
     wait_until(lambda: log().count("window to") > seen + 4, 30, "windows")
     assert gate(m) == stands and "mismatch" not in log() and len(re.findall(said, log())) == 1, log()
     assert pages.value("foreshadow_balance_error", role="shadow") == 1
+    assert pages.value("foreshadow_incidents_total", **{"class": "balance", "role": "shadow"}) == len(incidents(m, "balance")) > 0
+    assert not pages.value("foreshadow_incidents_total", **{"class": "difference", "role": "shadow"}) and not incidents(m, "difference")
     assert m.target.value("select max(v) from t") == 0
     assert m.source.value("select sum(v) from t") == m.shadow.value("select sum(v) from t")
 
