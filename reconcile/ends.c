@@ -128,9 +128,16 @@ static bool stands(const struct ends *e, enum role role, uint64_t barrier, uint6
 					     : " (foreshadow status)");
 }
 
+int64_t ends_patience_us(const struct ends *e, enum role role)
+{
+	if (e->is_patient)
+		return INT64_MAX;
+	return is_behind_gate(e, role) ? PATIENCE_AT_GATE_US : PATIENCE_US;
+}
+
 static bool wait_for_target(struct ends *e, enum role role, uint64_t lsn, struct fault *f)
 {
-	int64_t moved_us = clock_us(), patience_us = is_behind_gate(e, role) ? PATIENCE_AT_GATE_US : PATIENCE_US, stood_us;
+	int64_t moved_us = clock_us(), stood_us;
 	uint64_t seen = 0, barrier;
 	bool is_said = e->is_patient;
 
@@ -146,7 +153,7 @@ static bool wait_for_target(struct ends *e, enum role role, uint64_t lsn, struct
 		}
 		seen = barrier;
 		stood_us = clock_us() - moved_us;
-		if (!e->is_patient && stood_us > patience_us)
+		if (stood_us > ends_patience_us(e, role))
 			return stands(e, role, barrier, lsn, f);
 		if (!is_said && stood_us > PATIENCE_US)
 			log_info("the primary has not moved for a minute: it waits at the gate, or foreshadow run is not running");

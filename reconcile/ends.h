@@ -49,6 +49,8 @@ bool ends_go_on(const struct ends *e, struct fault *f);
 /* Waits until the target contains everything before lsn, and takes in the stream meanwhile.
  * FAULT_ENVIRONMENT when its barriers have not moved for a while. At once with are_still. */
 bool ends_wait(struct ends *e, enum role role, uint64_t lsn, struct fault *f);
+/* For how long it may not have moved. */
+int64_t ends_patience_us(const struct ends *e, enum role role);
 /* The boundary that the target contains in every partition; 0: none yet. */
 bool ends_barrier(struct ends *e, enum role role, uint64_t *ret_lsn, struct fault *f);
 /* Where each partition of the target is, as the transaction that is open sees it. */
