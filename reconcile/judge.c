@@ -198,6 +198,8 @@ static bool read_target(struct round *r)
 	PGconn *conn = e->targets[r->j->role];
 	struct ends_moment now;
 
+	if (failpoint("judge.refused"))
+		return ends_begin(conn, r->f) && pg_do(conn, r->f, "SELECT 1/0");
 	r->places = arena_alloc(&r->arena, (size_t)e->m->partition_count * sizeof(*r->places));
 	return (r->places || no_memory(r->f)) && ends_mark(e, &now, r->f) &&
 	       ends_wait(e, r->j->role, now.lsn, r->f) && ends_begin(conn, r->f) &&

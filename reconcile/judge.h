@@ -8,7 +8,7 @@
  * been watching the table since before the suspects were found.
  *
  * Failpoints, to show what each part is good for: judge.hasty (what differs is a difference), judge.settled
- * (old transactions are not waited for).
+ * (old transactions are not waited for). judge.refused: the target refuses to be asked, in a transaction.
  *
  * Thread: the connections'.
  */

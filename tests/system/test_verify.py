@@ -307,6 +307,21 @@ def test_what_is_refused_of_one_table_does_not_keep_others_from_being_compared(m
     m.stop()
 
 
+def test_what_is_refused_while_it_is_judged_does_not_keep_others_from_being_compared(migration):
+    """In the middle of a transaction on the target: it is ended, and the next table begins one of its own."""
+    m = migration()
+    m.source.execute("create table a (id int primary key, v text); create table b (id int primary key, v text);"
+                     " insert into a values (1, 'a'); insert into b values (1, 'b')")
+    m.start()
+    wait_live(m)
+    m.shadow.execute("update a set v = 'x'; update b set v = 'x'")
+    seen = m.run_cli("verify", "--json", "--role", "shadow", env={"FORESHADOW_FAILPOINTS": "judge.refused=error@2"})  # behind the planted one
+    lines = [json.loads(line) for line in seen.stdout.splitlines()]
+    assert seen.returncode == 4 and named(lines[:-1]) == one("public.b", "mismatch", {"id": "1"}, "v"), f"{lines}\n{seen.stderr}"
+    assert any("public.a on the shadow" in line and "not verified: " in line and "division by zero" in line for line in seen.stderr.splitlines()), seen.stderr
+    m.stop()
+
+
 def test_names_of_tables_and_roles(migration):
     m = migration()
     m.source.execute("create table a (id int primary key, v int); create table b (id int primary key); insert into a values (1, 1)")
