@@ -11,7 +11,7 @@ enum {
 	LIST_BYTES = 64 << 20,
 	NAMED = 8,
 	PEEK_FIRST = 10 * 1000,      /* messages of the slot */
-	PEEK_MAX = 10 * 1000 * 1000, /* of 50 bytes each here */
+	PEEK_MAX = 1000 * 1000,
 };
 
 /* ---- who writes ---- */
