@@ -77,7 +77,7 @@ static bool run_client(const char *program, const char *const *arguments, PGconn
 	for (size_t i = 0; arguments[i] && i + 1 < 31; i++)
 		argv[i + 1] = arguments[i];
 	bool ok = (!conn || conn_env_make(&env, conn, f)) &&
-		  child_run(&(struct child) { argv, (const char *const *)env.entries, out }, f);
+		  child_run(&(struct child) { argv, (const char *const *)env.entries, out, -1 }, f);
 	conn_env_release(&env);
 	return ok;
 }
