@@ -7,6 +7,7 @@ enum toc_rule {
 	RULE_EARLY,     /* everything of this kind, before the copy */
 	RULE_OBJECT,    /* if its OID is wanted, in the object's stage */
 	RULE_LABEL,     /* no OID: if "schema tag owner" is the label of a wanted object, in its stage */
+	RULE_ATTACH,    /* likewise, also of one that is there: a crash may have come in between, and twice is no error */
 };
 
 /* A kind that is not here is not restored: data, owners, grants, comments, publications, subscriptions,
@@ -48,7 +49,7 @@ static const struct toc_kind {
 	{ "ROW SECURITY", RULE_OBJECT },
 	{ "STATISTICS", RULE_OBJECT },
 	{ "TABLE ATTACH", RULE_LABEL },
-	{ "INDEX ATTACH", RULE_LABEL },
+	{ "INDEX ATTACH", RULE_ATTACH },
 	{ "SEQUENCE OWNED BY", RULE_LABEL },
 };
 
@@ -150,10 +151,11 @@ static bool wanted(const struct toc_line *line, const struct toc_object *objects
 		o = find_object(objects, n, line);
 		break;
 	case RULE_LABEL:
+	case RULE_ATTACH:
 		o = find_label(objects, n, names);
 		break;
 	}
-	return o && o->stage == stage && !o->is_there;
+	return o && o->stage == stage && (!o->is_there || kind->rule == RULE_ATTACH);
 }
 
 size_t toc_filter(struct span listing, const struct toc_object *objects, size_t n, enum toc_stage stage,

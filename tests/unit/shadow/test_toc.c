@@ -82,6 +82,14 @@ static void unique_stage_has_late_indexes_and_what_hangs_on_them(void **state)
 				    "3308; 2606 16432 FK CONSTRAINT public lines lines_code_fkey app\n");
 }
 
+static void an_index_that_is_there_is_attached_all_the_same(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < OBJECTS; i++)
+		objects[i].is_there = objects[i].stage == TOC_UNIQUE;
+	assert_filtered(TOC_UNIQUE, "3307; 0 0 INDEX ATTACH public leaf_mail app\n");
+}
+
 static void cut_lines_are_passed_over(void **state)
 {
 	struct buf out;
@@ -100,6 +108,7 @@ int main(void)
 		cmocka_unit_test(early_stage_has_types_tables_defaults_and_identity),
 		cmocka_unit_test(late_stage_leaves_out_what_is_there),
 		cmocka_unit_test(unique_stage_has_late_indexes_and_what_hangs_on_them),
+		cmocka_unit_test(an_index_that_is_there_is_attached_all_the_same),
 		cmocka_unit_test(cut_lines_are_passed_over),
 	};
 
