@@ -64,6 +64,7 @@ struct run {
 	atomic_bool stop;
 	bool is_reached;             /* what --until asks for */
 	int stop_fd, ended_fd;       /* eventfds: stop was set; a role's thread has ended */
+	int signal_fd;               /* readable: a signal came, and what takes long is given up */
 	struct ingest_status *ingest;
 	struct shadow_status *status[2]; /* by enum role */
 	struct standing *standings[2];   /* likewise */
@@ -97,7 +98,7 @@ static bool finish_schema(void *arg, bool is_copied, struct fault *f)
 	struct apply_hooks *h = arg;
 	const struct schema_scope scope = run_scope(h->run);
 	struct fault why = { 0 };
-	bool ok = schema_finish(h->run->m, h->role, &scope, f);
+	bool ok = schema_finish(h->run->m, h->role, &scope, h->run->stop_fd, f);
 
 	if (is_copied && !sequences_set(h->run->m, h->role, &scope, true, &why))
 		log_warn("%s; the end of run --until sets them", why.text);
@@ -286,13 +287,23 @@ static bool read_scope(struct run *run, struct fault *f)
 	return ok;
 }
 
-static bool prepare_targets(struct run *run, struct fault *f)
+static bool signal_came(const struct run *run)
+{
+	struct pollfd p = { run->signal_fd, POLLIN, 0 };
+
+	return poll(&p, 1, 0) > 0;
+}
+
+static bool prepare_targets(struct run *run, bool *ret_stopped, struct fault *f)
 {
 	const struct schema_scope scope = run_scope(run);
 
 	for (int i = RUN_SHADOW; i <= RUN_PRIMARY; i++)
-		if (run->runners[i].is_wanted && !schema_prepare(run->m, role_of((enum run_role)i), &scope, f))
+		if (run->runners[i].is_wanted &&
+		    !schema_prepare(run->m, role_of((enum run_role)i), &scope, run->signal_fd, f)) {
+			*ret_stopped = f->kind == FAULT_ENVIRONMENT && signal_came(run);
 			return false;
+		}
 	return true;
 }
 
@@ -318,13 +329,13 @@ static bool ensure_topics(rd_kafka_t *client, const struct migration *m, bool ma
 }
 
 /* Ingest makes the topics when the migration is new; consumers started before it wait for them. */
-static bool prepare_topics(struct run *run, int signal_fd, bool *ret_stopped, struct fault *f)
+static bool prepare_topics(struct run *run, bool *ret_stopped, struct fault *f)
 {
 	bool may_create = run->runners[RUN_INGEST].is_wanted, ok = false, has_said = false;
 	rd_kafka_t *client = kafka_reader(&run->kafka, f);
 
 	while (client) {
-		struct pollfd p = { signal_fd, POLLIN, 0 };
+		struct pollfd p = { run->signal_fd, POLLIN, 0 };
 		ok = ensure_topics(client, run->m, may_create, f);
 		if (ok || may_create || f->kind != FAULT_ENVIRONMENT)
 			break;
@@ -403,12 +414,12 @@ static void report_copies(struct run *run, int64_t *next_us)
 }
 
 /* Until a signal, the goal (run->is_reached), or the end of a role. */
-static bool wait_for_end(struct run *run, int signal_fd, struct until *until, struct fault *f)
+static bool wait_for_end(struct run *run, struct until *until, struct fault *f)
 {
 	int64_t report_us = clock_us() + COPY_REPORT_US;
 
 	while (!any_has_ended(run)) {
-		struct pollfd fds[2] = { { signal_fd, POLLIN, 0 }, { run->ended_fd, POLLIN, 0 } };
+		struct pollfd fds[2] = { { run->signal_fd, POLLIN, 0 }, { run->ended_fd, POLLIN, 0 } };
 		if (poll(fds, 2, LOOK_MS) < 0 && errno != EINTR)
 			return fault(f, FAULT_INTERNAL, "poll: %s", strerror(errno));
 		report_copies(run, &report_us);
@@ -463,18 +474,17 @@ static bool set_sequences(struct run *run, struct fault *f)
 }
 
 /* At the end, with nothing applied any more; a signal leaves it to the next run. The first fault becomes f. */
-static bool build_late(struct run *run, int signal_fd, struct fault *f)
+static bool build_late(struct run *run, struct fault *f)
 {
 	const struct schema_scope scope = { run->oids, run->catalog.relations, run->table_count };
-	struct pollfd p = { signal_fd, POLLIN, 0 };
 	bool ok = true;
 
 	for (int i = RUN_SHADOW; i <= RUN_PRIMARY; i++) {
 		struct fault why = { 0 };
-		if (!run->runners[i].is_wanted || poll(&p, 1, 0) > 0 ||
-		    late_build(run->m, role_of((enum run_role)i), &scope, run->instance, signal_fd, &why))
+		if (!run->runners[i].is_wanted || signal_came(run) ||
+		    late_build(run->m, role_of((enum run_role)i), &scope, run->instance, run->signal_fd, &why))
 			continue;
-		if (poll(&p, 1, 0) > 0) {
+		if (signal_came(run)) {
 			log_warn("stopped by a signal: what comes late is built by the next run with --until");
 		} else if (ok) {
 			*f = why;
@@ -497,7 +507,8 @@ static void wait_our_turn(void)
 
 bool cmd_run(struct cli *c, struct fault *f)
 {
-	struct run run = { .m = &c->m, .kafka = { c->m.kafka, c->m.kafka_count, c->m.slot }, .stop_fd = -1, .ended_fd = -1 };
+	struct run run = { .m = &c->m, .kafka = { c->m.kafka, c->m.kafka_count, c->m.slot }, .stop_fd = -1, .ended_fd = -1,
+			   .signal_fd = -1 };
 	struct until until = { .m = &c->m };
 	bool is_stopped = false;
 
@@ -509,7 +520,7 @@ bool cmd_run(struct cli *c, struct fault *f)
 		arena_release(&run.arena);
 		return false;
 	}
-	int signal_fd = block_signals();
+	run.signal_fd = block_signals();
 	run.ended_fd = eventfd(0, EFD_CLOEXEC);
 	run.stop_fd = eventfd(0, EFD_CLOEXEC);
 	run.ingest = ingest_status_new();
@@ -517,20 +528,20 @@ bool cmd_run(struct cli *c, struct fault *f)
 		run.status[i] = shadow_status_new(c->m.partition_count);
 		run.standings[i] = standing_new();
 	}
-	bool ok = serve(&run, f) && read_scope(&run, f) && prepare_topics(&run, signal_fd, &is_stopped, f) &&
-		  (!wants_targets(&run) || prepare_targets(&run, f));
+	bool ok = serve(&run, f) && read_scope(&run, f) && prepare_topics(&run, &is_stopped, f) &&
+		  (!wants_targets(&run) || prepare_targets(&run, &is_stopped, f));
 	if (ok) {
 		until.table_count = run.table_count;
 		until.looks_at[ROLE_SHADOW] = run.runners[RUN_SHADOW].is_wanted;
 		until.looks_at[ROLE_PRIMARY] = run.runners[RUN_PRIMARY].is_wanted;
 		log_info("migration %s, instance %s, %zu tables", c->m.name, run.instance, run.table_count);
-		ok = start(&run, f) && wait_for_end(&run, signal_fd, c->until ? &until : NULL, f);
+		ok = start(&run, f) && wait_for_end(&run, c->until ? &until : NULL, f);
 		ok = join(&run, f) && ok;
 		if (ok && run.is_reached)
-			ok = set_sequences(&run, f) && build_late(&run, signal_fd, f);
+			ok = set_sequences(&run, f) && build_late(&run, f);
 	}
 	monitor_stop(run.monitor);
-	close(signal_fd);
+	close(run.signal_fd);
 	close(run.ended_fd);
 	close(run.stop_fd);
 	ingest_status_free(run.ingest);

@@ -66,7 +66,7 @@ static void client_program(const char *name, char *path, size_t n)
 		closedir(d);
 }
 
-static bool run_client(const char *program, const char *const *arguments, PGconn *conn, struct buf *out,
+static bool run_client(const char *program, const char *const *arguments, PGconn *conn, int stop_fd, struct buf *out,
 		       struct fault *f)
 {
 	char path[256];
@@ -77,7 +77,7 @@ static bool run_client(const char *program, const char *const *arguments, PGconn
 	for (size_t i = 0; arguments[i] && i + 1 < 31; i++)
 		argv[i + 1] = arguments[i];
 	bool ok = (!conn || conn_env_make(&env, conn, f)) &&
-		  child_run(&(struct child) { argv, (const char *const *)env.entries, out, -1 }, f);
+		  child_run(&(struct child) { argv, (const char *const *)env.entries, out, stop_fd }, f);
 	conn_env_release(&env);
 	return ok;
 }
@@ -89,7 +89,7 @@ bool dump_can_read(PGconn *server, struct fault *f)
 	struct buf out;
 
 	buf_init(&out, VERSION_BYTES);
-	bool ok = run_client("pg_dump", arguments, NULL, &out, f);
+	bool ok = run_client("pg_dump", arguments, NULL, -1, &out, f);
 	if (ok) {
 		/* "pg_dump (PostgreSQL) 15.13 (Debian 15.13-0+deb12u1)" */
 		const char *text = buf_cstr(&out), *number = strpbrk(text, "0123456789");
@@ -134,16 +134,16 @@ static bool listing_too_large(struct fault *f)
 	return fault(f, FAULT_STOP, "the schema's listing is larger than %d bytes", LISTING_BYTES);
 }
 
-bool dump_take(struct dump *d, PGconn *from, struct fault *f)
+bool dump_take(struct dump *d, PGconn *from, int stop_fd, struct fault *f)
 {
 	const char *dump[] = { "-Fc", "-s", "--no-owner", "--no-privileges", "--no-publications",
 			       "--no-subscriptions", "--no-comments", "-w", "-f", d->file, NULL };
 	const char *list[] = { "-l", d->file, NULL };
 
-	*d = (struct dump) { 0 };
+	*d = (struct dump) { .stop_fd = stop_fd };
 	buf_init(&d->listing, LISTING_BYTES);
-	return make_folder(d, f) && run_client("pg_dump", dump, from, NULL, f) &&
-	       run_client("pg_restore", list, NULL, &d->listing, f) &&
+	return make_folder(d, f) && run_client("pg_dump", dump, from, stop_fd, NULL, f) &&
+	       run_client("pg_restore", list, NULL, stop_fd, &d->listing, f) &&
 	       (!buf_failed(&d->listing) || listing_too_large(f));
 }
 
@@ -158,7 +158,7 @@ static bool restore(const struct dump *d, PGconn *to, enum toc_stage stage, int 
 			       "-w", "-L", d->list, "-d", database, d->file, NULL };
 
 	snprintf(jobs_text, sizeof(jobs_text), "%d", jobs);
-	return run_client("pg_restore", stage == TOC_EARLY ? early : late, to, NULL, f);
+	return run_client("pg_restore", stage == TOC_EARLY ? early : late, to, d->stop_fd, NULL, f);
 }
 
 bool dump_restore(struct dump *d, PGconn *to, const struct toc_object *objects, size_t n, enum toc_stage stage,

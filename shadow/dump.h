@@ -16,10 +16,12 @@
 struct dump {
 	char dir[256], file[300], list[300];
 	struct buf listing; /* the table of contents, as pg_restore -l prints it */
+	int stop_fd;
 };
 
-/* Dumps the database that from is connected to. */
-bool dump_take(struct dump *d, PGconn *from, struct fault *f);
+/* Dumps the database that from is connected to. What runs is ended, here and in dump_restore, when stop_fd (-1: none)
+ * becomes readable. */
+bool dump_take(struct dump *d, PGconn *from, int stop_fd, struct fault *f);
 /*
  * Restores the entries of a stage into the database that to is connected to: the early stage in one transaction, a
  * later one by `jobs` connections. objects: as toc_sort left them.

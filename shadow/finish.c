@@ -5,7 +5,7 @@
  *
  * Building indexes takes as long as it takes, so it has a thread of its own; the lane goes on. It is
  * done again, and finds nothing to do, if this process dies before the tables are live, and once by
- * each owner of partition 0.
+ * each owner of partition 0. A request to stop ends it in the middle: the next owner builds the rest.
  *
  * Some tables may be live already when the last become so: those whose copies were whole when others'
  * were cut off. Then a foreign key may look at a moment at which its two tables are not at the same
@@ -53,11 +53,12 @@ static void finish_start(struct lane *l)
 	}
 }
 
-static void finish_join(struct lane *l)
+/* Was everything built? */
+static bool finish_join(struct lane *l)
 {
 	if (l->role->schema_finish)
 		pthread_join(l->finish_thread, NULL);
-	atomic_store(&l->finish_state, FINISH_IDLE);
+	return atomic_exchange(&l->finish_state, FINISH_IDLE) == FINISH_DONE;
 }
 
 void finish_end(struct lane *l)
@@ -66,7 +67,8 @@ void finish_end(struct lane *l)
 		return;
 	if (atomic_load(&l->finish_state) == FINISH_RUNNING)
 		log_info("waiting for the build of indexes and constraints to end");
-	finish_join(l);
+	if (!finish_join(l))
+		log_info("building indexes and constraints: %s; the next start builds the rest", l->finish_fault.text);
 }
 
 /* One transaction under partition 0's epoch. */
@@ -123,11 +125,10 @@ static void finish_live(struct lane *l, struct part *zero)
 }
 
 /* The thread has ended: what next? */
-static void finish_ended(struct lane *l, struct part *zero, bool is_built)
+static void finish_ended(struct lane *l, struct part *zero)
 {
-	finish_join(l);
-	l->is_finish_owed = !is_built;
-	if (!is_built) {
+	l->is_finish_owed = !finish_join(l);
+	if (l->is_finish_owed) {
 		l->finish_us = clock_us() + 5 * LANE_TARGET_POLL_US;
 		log_warn("building indexes and constraints: %s", l->finish_fault.text);
 		if (l->finish_fault.kind == FAULT_ENVIRONMENT)
@@ -159,7 +160,7 @@ void finish_turn(struct lane *l)
 	if (state == FINISH_RUNNING || !finish_may_look(l, zero))
 		return;
 	if (state != FINISH_IDLE) {
-		finish_ended(l, zero, state == FINISH_DONE);
+		finish_ended(l, zero);
 		return;
 	}
 	if (!copies_has_copying(&l->copies)) {

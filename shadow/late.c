@@ -278,7 +278,7 @@ static bool build_indexes(const struct migration *m, enum role role, const struc
 
 	if (!schema_triggers_read(target, m, &has_triggers, f))
 		return false;
-	if (model_open(&model, m, role, target, scope, false, f))
+	if (model_open(&model, m, role, target, scope, false, stop_fd, f))
 		steps = pg_query_params(model.conn, f, steps_sql, 3,
 					(const char *const[]) { model.oids.scope, model.oids.late,
 								has_triggers ? "t" : "f" });
@@ -389,7 +389,7 @@ bool late_build(const struct migration *m, enum role role, const struct schema_s
 	const char *name = role_traits(role)->name;
 	char state[SCHEMA_STATE_BYTES], who[100] = "";
 	PGconn *target = pg_connect(migration_target(m, role), PG_PLAIN, m->slot, f);
-	bool ok = target && wait_for_others(target, m, instance, stop_fd, who, f) && schema_state_lock(target, f) &&
+	bool ok = target && wait_for_others(target, m, instance, stop_fd, who, f) && schema_state_lock(target, stop_fd, f) &&
 		  schema_state_read(target, m, state, f);
 
 	if (ok && *who)

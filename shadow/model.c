@@ -70,14 +70,14 @@ static bool read_tables(struct model *x, const struct migration *m, const struct
 
 /* The source's tables in the scratch database, all stages of them at once, mapped. */
 static bool reshape(struct model *x, const struct migration *m, enum role role, PGconn *source,
-		    const struct schema_scope *scope, bool says_losses, struct fault *f)
+		    const struct schema_scope *scope, bool says_losses, int stop_fd, struct fault *f)
 {
 	struct dump dump = { 0 };
 	size_t entries;
 	char *tables = schema_scope_oids(scope);
 	char none[] = "{}";
 	const struct schema_oids oids = { tables, none };
-	bool ok = dump_take(&dump, source, f) &&
+	bool ok = dump_take(&dump, source, stop_fd, f) &&
 		  wanted_carry(source, &oids, false, &dump, x->conn, TOC_EARLY, m->copy_jobs, &entries, f) &&
 		  reshape_types(x->conn, m, says_losses, f) &&
 		  wanted_carry(source, &oids, false, &dump, x->conn, TOC_LATE, m->copy_jobs, &entries, f) &&
@@ -90,7 +90,7 @@ static bool reshape(struct model *x, const struct migration *m, enum role role, 
 }
 
 bool model_open(struct model *ret, const struct migration *m, enum role role, PGconn *target,
-		const struct schema_scope *scope, bool says_losses, struct fault *f)
+		const struct schema_scope *scope, bool says_losses, int stop_fd, struct fault *f)
 {
 	PGconn *source = pg_connect(&m->source, PG_PLAIN, m->slot, f);
 	bool ok;
@@ -104,7 +104,7 @@ bool model_open(struct model *ret, const struct migration *m, enum role role, PG
 		return true;
 	}
 	ret->conn = scratch_open(m, role, target, f);
-	ok = ret->conn && reshape(ret, m, role, source, scope, says_losses, f) && read_tables(ret, m, scope, f);
+	ok = ret->conn && reshape(ret, m, role, source, scope, says_losses, stop_fd, f) && read_tables(ret, m, scope, f);
 	pg_close(&source);
 	return ok;
 }

@@ -16,9 +16,10 @@ struct model {
 	bool is_scratch;
 };
 
-/* says_losses: what goes with dropped columns is logged. After a failure model_close all the same. */
+/* says_losses: what goes with dropped columns is logged. Ends early when stop_fd becomes readable. After a failure
+ * model_close all the same. */
 bool model_open(struct model *ret, const struct migration *m, enum role role, PGconn *target,
-		const struct schema_scope *scope, bool says_losses, struct fault *f);
+		const struct schema_scope *scope, bool says_losses, int stop_fd, struct fault *f);
 /* Drops a scratch database; f may be NULL. */
 bool model_close(struct model *x, const struct migration *m, enum role role, PGconn *target, struct fault *f);
 

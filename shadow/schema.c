@@ -20,12 +20,13 @@ enum { COLUMNS_BYTES = 64 << 20 };
 /* ---- from the model to a target ---- */
 
 static bool transfer(const struct migration *m, enum role role, PGconn *target, const struct schema_scope *scope,
-		     enum toc_stage stage, bool triggers_late, struct fault *f)
+		     enum toc_stage stage, bool triggers_late, int stop_fd, struct fault *f)
 {
 	struct dump dump = { 0 };
 	struct model model;
 	size_t entries = 0;
-	bool ok = model_open(&model, m, role, target, scope, stage == TOC_EARLY, f) && dump_take(&dump, model.conn, f);
+	bool ok = model_open(&model, m, role, target, scope, stage == TOC_EARLY, stop_fd, f) &&
+		  dump_take(&dump, model.conn, stop_fd, f);
 
 	if (ok && model.is_scratch)
 		failpoint("schema.reshaped");
@@ -158,7 +159,8 @@ static bool take_census(PGconn *target, const struct names *names, bool look_for
 }
 
 static bool prepare_create(const struct migration *m, enum role role, PGconn *target,
-			   const struct schema_scope *scope, const struct names *names, const char *state, struct fault *f)
+			   const struct schema_scope *scope, const struct names *names, const char *state, int stop_fd,
+			   struct fault *f)
 {
 	struct census c = { 0 };
 
@@ -172,7 +174,8 @@ static bool prepare_create(const struct migration *m, enum role role, PGconn *ta
 			     "%s: table %s exists already (%zu of %zu tables do), and schema: create makes them; "
 			     "drop it, or use schema: exists with empty tables",
 			     migration_target(m, role)->name, c.first_present, c.present, c.tables);
-	if (!schema_state_write(target, m, "preparing", f) || !transfer(m, role, target, scope, TOC_EARLY, false, f))
+	if (!schema_state_write(target, m, "preparing", f) ||
+	    !transfer(m, role, target, scope, TOC_EARLY, false, stop_fd, f))
 		return false;
 	failpoint("schema.restored");
 	return schema_state_write(target, m, "prepared", f);
@@ -264,7 +267,8 @@ static bool check_rules(const struct migration *m, enum role role, PGconn *targe
 	return true;
 }
 
-bool schema_prepare(const struct migration *m, enum role role, const struct schema_scope *scope, struct fault *f)
+bool schema_prepare(const struct migration *m, enum role role, const struct schema_scope *scope, int stop_fd,
+		    struct fault *f)
 {
 	char state[SCHEMA_STATE_BYTES];
 	struct names names = { 0 };
@@ -272,11 +276,11 @@ bool schema_prepare(const struct migration *m, enum role role, const struct sche
 	if (role == ROLE_SHADOW && m->shadow_is_default && !ensure_database(m, f))
 		return false;
 	PGconn *target = pg_connect(migration_target(m, role), PG_PLAIN, m->slot, f);
-	bool ok = target && check_rules(m, role, target, scope, f) && schema_state_lock(target, f) &&
+	bool ok = target && check_rules(m, role, target, scope, f) && schema_state_lock(target, stop_fd, f) &&
 		  schema_state_read(target, m, state, f);
 	if (ok && (!*state || strcmp(state, "preparing") == 0)) {
 		ok = scope_names(scope, &names, f) &&
-		     (m->schema == SCHEMA_CREATE ? prepare_create(m, role, target, scope, &names, state, f)
+		     (m->schema == SCHEMA_CREATE ? prepare_create(m, role, target, scope, &names, state, stop_fd, f)
 						 : prepare_exists(m, role, target, scope, &names, f));
 	}
 	ok = ok && late_take_back(target, m, f) && enforced_accept(target, m, role, scope, f);
@@ -286,7 +290,8 @@ bool schema_prepare(const struct migration *m, enum role role, const struct sche
 }
 
 /* The lock only if there is something to do: a process that stopped while it had it would hold up all that start. */
-bool schema_finish(const struct migration *m, enum role role, const struct schema_scope *scope, struct fault *f)
+bool schema_finish(const struct migration *m, enum role role, const struct schema_scope *scope, int stop_fd,
+		   struct fault *f)
 {
 	char state[SCHEMA_STATE_BYTES];
 	bool is_replica = true;
@@ -294,10 +299,10 @@ bool schema_finish(const struct migration *m, enum role role, const struct schem
 	bool ok = target && schema_state_read(target, m, state, f);
 
 	if (ok && strcmp(state, "prepared") == 0)
-		ok = schema_state_lock(target, f) && schema_state_read(target, m, state, f);
+		ok = schema_state_lock(target, stop_fd, f) && schema_state_read(target, m, state, f);
 	if (ok && strcmp(state, "prepared") == 0)
 		ok = pg_may_be_replica(target, &is_replica, f) &&
-		     transfer(m, role, target, scope, TOC_LATE, !is_replica, f) &&
+		     transfer(m, role, target, scope, TOC_LATE, !is_replica, stop_fd, f) &&
 		     schema_triggers_set(target, m, !is_replica, f) && schema_state_write(target, m, "finished", f);
 	pg_close(&target);
 	return ok;

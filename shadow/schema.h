@@ -37,12 +37,13 @@ char *schema_scope_oids(const struct schema_scope *scope);
 /*
  * Creates the shadow database if it is missing (role shadow), then the tables (create) or checks that they are
  * there (exists). Refuses, before the first copy, a target table that exists (create) or holds rows (exists).
- * Several processes may call it at once: an advisory lock lets one work.
+ * Several processes may call it at once: an advisory lock lets one work. Both stages end with FAULT_ENVIRONMENT when
+ * stop_fd becomes readable, and are done again by the next call.
  */
-bool schema_prepare(const struct migration *m, enum role role, const struct schema_scope *scope,
+bool schema_prepare(const struct migration *m, enum role role, const struct schema_scope *scope, int stop_fd,
 		    struct fault *f);
 /* Second stage; a no-op when done already or with `schema: exists`. */
-bool schema_finish(const struct migration *m, enum role role, const struct schema_scope *scope,
+bool schema_finish(const struct migration *m, enum role role, const struct schema_scope *scope, int stop_fd,
 		   struct fault *f);
 
 /* Was the database of this role made by foreshadow for this migration? (What `drop` may remove.) */

@@ -45,10 +45,20 @@ void schema_oids_release(struct schema_oids *o)
 	free(o->late);
 }
 
-/* An earlier version's table has neither the column nor the state: it knew `early` only. */
-bool schema_state_lock(PGconn *target, struct fault *f)
+static bool take_lock(PGconn *target, int stop_fd, struct fault *f)
 {
-	return pg_dof(target, f, "SELECT pg_advisory_lock(%d, 1)", SCHEMA_LOCK) &&
+	char sql[64];
+
+	snprintf(sql, sizeof(sql), "SELECT pg_advisory_lock(%d, 1)", SCHEMA_LOCK);
+	PGresult *r = pg_query_until(target, sql, stop_fd, "another process works on the schema of this target", f);
+	PQclear(r);
+	return r != NULL;
+}
+
+/* An earlier version's table has neither the column nor the state: it knew `early` only. */
+bool schema_state_lock(PGconn *target, int stop_fd, struct fault *f)
+{
+	return take_lock(target, stop_fd, f) &&
 	       pg_do(target, f, "CREATE SCHEMA IF NOT EXISTS foreshadow") &&
 	       pg_do(target, f,
 		     "CREATE TABLE IF NOT EXISTS foreshadow.schemas (migration text PRIMARY KEY,"

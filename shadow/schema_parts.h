@@ -44,8 +44,9 @@ void schema_oids_release(struct schema_oids *o);
 
 enum { SCHEMA_STATE_BYTES = 16 };
 
-/* One process at a time works on a target's schema: until the connection is closed. Makes the tables of state. */
-bool schema_state_lock(PGconn *target, struct fault *f);
+/* One process at a time works on a target's schema: until the connection is closed. Makes the tables of state.
+ * FAULT_ENVIRONMENT when stop_fd becomes readable while another has it. */
+bool schema_state_lock(PGconn *target, int stop_fd, struct fault *f);
 /* "" when there is no row yet. FAULT_STOP if the migration began with another `unique:`. */
 bool schema_state_read(PGconn *target, const struct migration *m, char ret_state[SCHEMA_STATE_BYTES],
 		       struct fault *f);
