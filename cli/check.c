@@ -10,6 +10,7 @@
 #include "cli/check.h"
 #include "cli/cli.h"
 #include "ingest/source.h"
+#include "shadow/client.h"
 #include "shadow/reshape.h"
 #include "shadow/scratch.h"
 
@@ -136,9 +137,16 @@ static void check_tables_there(struct report *r, struct source_seen *s, const st
 }
 
 /* Tables that are made through a mapping are made in a database of their own first. */
-static bool check_scratch(PGconn *conn, const struct migration *m, const char *name, struct fault *f)
+static bool check_create(const struct source_seen *s, PGconn *conn, const struct migration *m, const char *name,
+			 struct fault *f)
 {
-	return m->schema != SCHEMA_CREATE || !reshape_is_wanted(&m->mappings) || scratch_check(conn, name, f);
+	struct client client;
+
+	if (m->schema != SCHEMA_CREATE)
+		return true;
+	if (s->conn && !client_find(&client, s->conn, conn, f))
+		return fault_in(f, "%s", name);
+	return !reshape_is_wanted(&m->mappings) || scratch_check(conn, name, f);
 }
 
 static void check_target(struct report *r, struct source_seen *s, const struct migration *m, enum role role)
@@ -151,7 +159,7 @@ static void check_target(struct report *r, struct source_seen *s, const struct m
 	bool is_ours = role == ROLE_SHADOW && m->shadow_is_default;
 	PGconn *conn = pg_connect(is_ours ? &m->target : server, PG_PLAIN, m->slot, &f);
 	if (!conn || !check_version(conn, server->name, &f) || !check_writable(conn, server->name, &f) ||
-	    !check_scratch(conn, m, server->name, &f)) {
+	    !check_create(s, conn, m, server->name, &f)) {
 		check_say_fault(r, server->name, &f);
 	} else {
 		snprintf(text, sizeof(text), "PostgreSQL %d, database %s%s", PQserverVersion(conn) / 10000,

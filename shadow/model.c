@@ -77,7 +77,7 @@ static bool reshape(struct model *x, const struct migration *m, enum role role, 
 	char *tables = schema_scope_oids(scope);
 	char none[] = "{}";
 	const struct schema_oids oids = { tables, none };
-	bool ok = dump_take(&dump, source, stop_fd, f) &&
+	bool ok = dump_take(&dump, source, x->conn, stop_fd, f) &&
 		  wanted_carry(source, &oids, false, &dump, x->conn, TOC_EARLY, m->copy_jobs, &entries, f) &&
 		  reshape_types(x->conn, m, says_losses, f) &&
 		  wanted_carry(source, &oids, false, &dump, x->conn, TOC_LATE, m->copy_jobs, &entries, f) &&

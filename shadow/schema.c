@@ -26,7 +26,7 @@ static bool transfer(const struct migration *m, enum role role, PGconn *target, 
 	struct model model;
 	size_t entries = 0;
 	bool ok = model_open(&model, m, role, target, scope, stage == TOC_EARLY, stop_fd, f) &&
-		  dump_take(&dump, model.conn, stop_fd, f);
+		  dump_take(&dump, model.conn, target, stop_fd, f);
 
 	if (ok && model.is_scratch)
 		failpoint("schema.reshaped");

@@ -5,8 +5,8 @@
 
 #include "core/buf.h"
 #include "core/log.h"
+#include "shadow/client.h"
 #include "shadow/database.h"
-#include "shadow/dump.h"
 
 enum { SQL_BYTES = 1 << 16, COMMENT_BYTES = 256 };
 
@@ -126,7 +126,8 @@ bool scratch_check(PGconn *target, const char *name, struct fault *f)
 			     "the mapping; next step: ALTER ROLE \"%s\" CREATEDB on that server, or make the tables by "
 			     "hand and use schema: exists",
 			     name, PQuser(target), PQuser(target));
-	return dump_can_read(target, f) ||
+	struct client client;
+	return client_find(&client, target, target, f) ||
 	       fault_in(f, "%s: schema: create with a mapping dumps a database of that server (schema: exists does not)",
 			name);
 }

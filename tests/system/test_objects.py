@@ -81,6 +81,26 @@ def test_sequences(migration):
     assert m.target.value("select max(id) from serials") == 5011
 
 
+# ---- tables made from the source ----
+
+def test_no_schema_goes_to_a_server_before_17_from_a_later_one(migration, target18):
+    """No pg_dump reads the one for the other: said by check and by run, and schema: exists goes on."""
+    m = migration(source_server=target18)
+    m.source.execute("create table t (id int primary key, v text); insert into t values (1, 'v')")
+    words = "schema: create from PostgreSQL 18 to PostgreSQL 15"
+    for result in (m.run_cli("check"), m.run_cli("run", "--until", "caught-up")):
+        assert result.returncode == 3 and words in result.stdout + result.stderr
+        assert "use schema: exists" in result.stdout + result.stderr
+    assert m.target.tables() == []
+    m.target.execute("create table t (id int primary key, v text)")
+    m.shadow.execute("create table t (id int primary key, v text)")
+    m.write({**m.config, "schema": "exists"})
+    assert m.run_cli("check").returncode == 0
+    m.run_until()
+    for db in m.targets():
+        assert_equal(m.source, db)
+
+
 # ---- both sides made by hand ----
 
 LEAVES = """

@@ -408,7 +408,7 @@ def test_server_newer_than_pg_dump(migration, target18):
     if code == 0:
         assert_small(m)
         return
-    assert code == 3 and "install the PostgreSQL 18 client programs" in process.log(), process.tail()
-    assert "pg_dump is of version" in m.run_cli("check").stdout
+    assert code == 3 and "install postgresql-client-18" in process.log(), process.tail()
+    assert "pg_dump and pg_restore are of version" in m.run_cli("check").stdout
     assert not tables(m.target)
     assert not scratch_databases(m)
