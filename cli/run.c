@@ -64,7 +64,7 @@ struct run {
 	atomic_bool stop;
 	bool is_reached;             /* what --until asks for */
 	int stop_fd, ended_fd;       /* eventfds: stop was set; a role's thread has ended */
-	int signal_fd;               /* readable: a signal came, and what takes long is given up */
+	int signal_fd;               /* readable: a signal came */
 	struct ingest_status *ingest;
 	struct shadow_status *status[2]; /* by enum role */
 	struct standing *standings[2];   /* likewise */
