@@ -122,6 +122,13 @@ static bool announce(void *arg, struct span schema_json, uint64_t fingerprint, s
 	       registry_announce(l->registry, l->framing, topics, 2, schema_json, fingerprint, f);
 }
 
+static bool learn(void *arg, int32_t schema_id, struct fault *f)
+{
+	struct life *l = arg;
+
+	return life_serve(l, 0, f) && registry_learn(l->registry, l->framing, schema_id, f);
+}
+
 static void copied(void *arg, const rd_kafka_message_t *m)
 {
 	struct life *l = arg;
@@ -139,7 +146,8 @@ static struct resume_request request(struct life *l)
 					 .confirmed = l->confirmed,
 					 .origin = l->identity.slot_lsn,
 					 .idle = idle,
-					 .idle_arg = l };
+					 .learn = l->registry ? learn : NULL,
+					 .arg = l };
 }
 
 /* ---- start: topics and identity ---- */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "core/clock.h"
+#include "core/codec.h"
 #include "core/log.h"
 
 void resume_init(struct resume *r, struct boundary confirmed, uint64_t generation,
@@ -166,7 +167,7 @@ static bool read_windows(const struct resume_request *q, const char *topic, stru
 
 		if (!m || clock_us() - idle_us > CONSUME_MS * 1000) {
 			idle_us = clock_us();
-			if (!q->idle(q->idle_arg, 0, f)) {
+			if (!q->idle(q->arg, 0, f)) {
 				if (m)
 					rd_kafka_message_destroy(m);
 				goto done;
@@ -208,6 +209,20 @@ done:
 	return ok;
 }
 
+/* event_read. A process that has just started knows no ids but those of the fixed schemas. */
+static bool read_event(const struct resume_request *q, struct span record, struct arena *a,
+		       struct event *ret, struct fault *f)
+{
+	int32_t id;
+
+	if (event_read(q->framing, record, a, ret, f))
+		return true;
+	if (f->kind != FAULT_ENVIRONMENT || !q->learn || !framing_record_id(record, &id))
+		return false;
+	fault_reset(f);
+	return q->learn(q->arg, id, f) && event_read(q->framing, record, a, ret, f);
+}
+
 /* What resume_read's records go into. */
 struct scan {
 	const struct resume_request *q;
@@ -237,7 +252,7 @@ static bool scan_take(void *arg, int partition, struct span record, bool *ret_is
 	struct event e;
 
 	arena_reset(&s->record);
-	if (!event_read(s->q->framing, record, &s->record, &e, f))
+	if (!read_event(s->q, record, &s->record, &e, f))
 		return false;
 	switch (resume_feed(&s->partitions[partition], &e.head, f)) {
 	case RESUME_COUNTS:
@@ -270,7 +285,7 @@ bool resume_ranges(const struct resume_request *q, const char *topic, struct kaf
 			*f = why;
 			return false;
 		}
-		if (!q->idle(q->idle_arg, CONSUME_MS, f))
+		if (!q->idle(q->arg, CONSUME_MS, f))
 			return false;
 	}
 }
@@ -357,7 +372,7 @@ done:
 }
 
 struct highest {
-	const struct framing *framing;
+	const struct resume_request *q;
 	struct arena record;
 	uint64_t generation;
 };
@@ -371,7 +386,7 @@ static bool highest_take(void *arg, int partition, struct span record, bool *ret
 	(void)partition;
 	(void)ret_is_done;
 	arena_reset(&s->record);
-	if (!event_read(s->framing, record, &s->record, &e, f))
+	if (!read_event(s->q, record, &s->record, &e, f))
 		return false;
 	if (e.head.generation > s->generation)
 		s->generation = e.head.generation;
@@ -383,7 +398,7 @@ bool resume_highest(const struct resume_request *q, const char *topic, uint64_t 
 {
 	enum { TAIL = 32 };
 	struct window *windows = windows_new(q, topic, f);
-	struct highest s = { .framing = q->framing };
+	struct highest s = { .q = q };
 	bool ok = false;
 
 	arena_init(&s.record, (size_t)256 << 20);

@@ -65,7 +65,9 @@ struct resume_request {
 	struct boundary origin;    /* the slot's creation */
 	uint64_t generation;       /* ours, fenced and acknowledged */
 	resume_idle idle;
-	void *idle_arg;
+	/* Asks the registry what a schema id is, and framing_learn()s it; NULL: there is none to ask. */
+	bool (*learn)(void *arg, int32_t schema_id, struct fault *f);
+	void *arg; /* of both */
 };
 
 /*
