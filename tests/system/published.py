@@ -41,17 +41,18 @@ class Partition:
     """A partition of <m>.changes after its records were read in order.
 
     ordinal: of the last record that counts; changes: how many change records count; exclusive: the
-    positions of the events that count; stale: records behind a fence of a higher generation, by
-    generation; gaps: records skipped because one before them was missing."""
+    positions of the events that count; barrier: the highest boundary; stale: records behind a fence of a
+    higher generation, by generation; duplicates; gaps: records skipped because one before them was missing."""
 
     def __init__(self):
-        self.generation = self.ordinal = self.changes = self.gaps = 0
+        self.generation = self.ordinal = self.changes = self.barrier = self.duplicates = self.gaps = 0
         self.position = (0, 0)
         self.has_gap = False
         self.exclusive = set()
         self.stale = Counter()
 
     def read(self, head, is_change):
+        """Is it a change or an event that counts?"""
         if head["generation"] < self.generation:
             self.stale[head["generation"]] += 1
         elif head["op"] == "f":
@@ -59,8 +60,15 @@ class Partition:
         elif head["op"] == "s":
             assert head["ordinal"] <= self.ordinal, f"a base beyond our last ordinal {self.ordinal}: {head}"
             self.has_gap = False
-        elif head["op"] != "b":
-            self.read_numbered(head, is_change)
+        elif head["op"] == "b":
+            self.read_barrier(head)
+        else:
+            return self.read_numbered(head, is_change)
+        return False
+
+    def read_barrier(self, head):
+        if head["ordinal"] == self.ordinal and not self.has_gap:
+            self.barrier = max(self.barrier, head["boundary"])
 
     def read_numbered(self, head, is_change):
         position = head["source"]["commit_lsn"], head["source"]["seq"]
@@ -69,6 +77,7 @@ class Partition:
             self.gaps += 1
         elif head["ordinal"] <= self.ordinal:
             assert position <= self.position, f"ordinal {self.ordinal} is at {self.position} too: {head}"
+            self.duplicates += 1
         else:
             assert position > self.position, f"behind {self.position}: {head}"
             self.ordinal, self.position = head["ordinal"], position
@@ -76,6 +85,8 @@ class Partition:
                 self.changes += 1
             else:
                 self.exclusive.add(position)
+            return True
+        return False
 
 
 def read_changes(m):
