@@ -1,142 +1,188 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An outsider reads our topics with fastavro and confluent-kafka alone, and rebuilds each table from the records."""
-import io
+"""An outsider reads our topics with fastavro, confluent-kafka and, in one of the framings, a registry, and rebuilds each
+table from the records alone: nothing but ingest runs."""
 import json
-import struct
-import urllib.request
-from decimal import Decimal, getcontext
+import re
+import sys
 
-import fastavro
 import pytest
 
-from following import assert_follows, wait_live
-from rig import wait_until
+import published
+from rebuilt import Rebuilt, assert_rebuilt, lsn
+from rig import place, wait_until
+from rig.process import run
 import test_types
 
-getcontext().prec = 2000
-fastavro.read.LOGICAL_READERS["int-date"] = lambda data, *_: data          # raw: no year past 9999 in Python's date
-fastavro.read.LOGICAL_READERS["long-time-micros"] = lambda data, *_: data
-fastavro.read.LOGICAL_READERS["long-timestamp-micros"] = lambda data, *_: data
-fastavro.read.LOGICAL_READERS["long-local-timestamp-micros"] = lambda data, *_: data
-fastavro.read.LOGICAL_READERS["string-uuid"] = lambda data, *_: data
+SHOP = place.TOP / "tools/shop"
+# A fifth of the shop's orders and fewer of pgbench's accounts do: each row is looked at one by one here.
+FEWER = ("delete from order_line where order_id > 4000; delete from orders where id > 4000;"
+         "delete from pgbench_accounts where aid > 5000; alter table pgbench_history replica identity full;")
+
+# Beside what the shop does: keys that change, most of them into another partition, with large values that stay.
+MOVED = ("create table moved (id int primary key, n int, big text, flag bool default true);"
+         "alter table moved alter big set storage external;"
+         "insert into moved select i, i, case when i % 3 > 0 then repeat(md5(i::text), 100) end from generate_series(1, 120) i;"
+         "create table whole (like moved including all); alter table whole replica identity full; insert into whole select * from moved;"
+         "create table forgotten (id int primary key, v text); insert into forgotten select i, 'v' from generate_series(1, 50) i;")
+MOVES = ["update {0} set id = id + 1000 where id <= 60",
+         "begin; update {0} set id = 5001 where id = 61; update {0} set n = 9 where id = 5001; update {0} set id = 5002 where id = 5001;"
+         "update {0} set big = null where id = 5002; insert into {0} values (61, 61, 'taken again'); commit",
+         "begin; update {0} set id = 0 where id = 62; update {0} set id = 62 where id = 64; update {0} set id = 64 where id = 0; commit",
+         "update {0} set n = n + 1 where id > 1000; delete from {0} where id between 70 and 79",
+         "alter table {0} add late date, drop flag; update {0} set late = '2026-02-28' where id % 2 = 0"]
+TRUNCATES = ["begin; insert into event_log (what) values ('lost'); truncate event_log;"
+             "insert into event_log select '2026-01-01Z', 'kept' from generate_series(1, 9) i;"
+             "update event_log set amount = 'nan' where ctid = (select max(ctid) from event_log);"
+             "delete from event_log where ctid = (select min(ctid) from event_log); commit",
+             "truncate visit_old, pgbench_history"]
+WIDE = "create table wide (id int primary key, t text); insert into wide values (1, repeat('0123456789', 1000000));"
 
 
-class Reader:
-    """Schemas from <m>.control (single-object framing) or from a registry (Confluent framing)."""
-
-    def __init__(self, m, registry=None):
-        self.registry, self.schemas = registry, {}
-        if registry is None:
-            for r in m.kafka.consume(m.topic("control")):
-                key = r.key().decode()
-                if key.startswith("schema/") and r.value():
-                    self.schemas[int(key.split("/")[1], 16)] = fastavro.parse_schema(json.loads(r.value()))
-
-    def schema(self, value):
-        if self.registry is None:
-            assert value[:2] == b"\xc3\x01"
-            return self.schemas[struct.unpack("<Q", value[2:10])[0]], value[10:]
-        assert value[0] == 0
-        number = struct.unpack(">i", value[1:5])[0]
-        if number not in self.schemas:
-            with urllib.request.urlopen(f"{self.registry.url}/schemas/ids/{number}") as answer:
-                self.schemas[number] = fastavro.parse_schema(json.loads(json.load(answer)["schema"]))
-        return self.schemas[number], value[5:]
-
-    def read(self, value):
-        schema, body = self.schema(value)
-        stream = io.BytesIO(body)
-        record = fastavro.schemaless_reader(stream, schema)
-        assert stream.read() == b""
-        return schema["name"], record
+@pytest.fixture(params=["single-object", "registry"])
+def registry_or_none(request):
+    return request.getfixturevalue("registry") if request.param == "registry" else None
 
 
-def rebuild(m, reader):
-    """table key prefix -> {key: row}, or a list of rows for tables whose key has no columns."""
-    tables, kinds = {}, set()
-
-    def apply(key, record):
-        schema, table, *columns = json.loads(key)
-        rows = tables.setdefault(f"{schema}.{table}", {})
-        identity = tuple(columns)
-        kinds.add(record["op"])
-        if record["op"] in "cr":
-            rows[identity] = record["after"]
-        elif record["op"] == "u":
-            old = rows.get(identity, {})
-            if record["before"] is not None and identity not in rows:
-                old = rows.pop(next(k for k, row in rows.items() if is_row(row, record["before"], columns)))
-            rows[identity] = {name: old[name] if name in record["unchanged"] else value for name, value in record["after"].items()}
-        elif record["op"] == "d":
-            del rows[identity]
-
-    snapshots = sorted(m.kafka.consume(m.topic("snapshot")), key=lambda r: (r.partition(), r.offset()))
-    for r in snapshots:
-        name, record = reader.read(r.value())
-        if r.key() is not None:
-            apply(r.key(), record)
-    points = {}
-    for r in m.kafka.consume(m.topic("control")):
-        parts = r.key().decode().split("/")
-        if parts[0] == "copy" and parts[-1] == "point":
-            points[parts[1]] = json.loads(r.value())["boundary"]
-    # in source order, as a reader of all partitions would merge them
-    changes = []
-    for r in m.kafka.consume(m.topic("changes")):
-        name, record = reader.read(r.value())
-        if r.key() is not None:
-            changes.append(((record["source"]["commit_lsn"], record["source"]["seq"]), record["op"] != "d", r.key(), record))
-    point = max((int(p.split("/")[0], 16) << 32 | int(p.split("/")[1], 16) if isinstance(p, str) else p) for p in points.values())
-    for (commit, _), _, key, record in sorted(changes, key=lambda c: c[:2]):
-        if commit >= point:
-            apply(key, record)
-    return tables, kinds
+@pytest.fixture(scope="module")
+def shop(source):
+    db = source.createdb("outsider_shop")
+    db.psql((SHOP / "schema.sql").read_text())
+    db.pgbench("-i", "-q")
+    db.execute(FEWER + MOVED)
+    yield db
+    db.drop()
 
 
-def is_row(row, before, columns):
-    return all(row[name] == value for name, value in before.items() if value is not None)
+@pytest.fixture(scope="module")
+def torture(source):
+    db = source.createdb("outsider_torture")
+    with db.connect() as c:
+        c.execute(test_types.USER_TYPES + WIDE)
+        for t in test_types.all_tables():
+            c.execute(t.setup() + t.insert(0))
+    yield db
+    db.drop()
 
 
-def test_shop_is_rebuilt_from_records(migration):
-    m = migration()
-    m.source.execute("create type mood as enum ('sad', 'ok'); create table a (id int primary key, t text, n numeric(10,2), at timestamptz, m mood, l int[]);"
-                     "insert into a select i, 'text ' || i, i / 3.0, '2026-01-01Z'::timestamptz + i * interval '1 second', 'ok', array[i, 2] from generate_series(1, 300) i")
-    m.start()
-    wait_live(m)
-    m.source.execute("update a set t = 'changed' where id % 3 = 0; delete from a where id % 7 = 0; update a set id = id + 1000 where id % 50 = 1;"
-                     "insert into a values (5000, null, null, null, null, '{}')")
-    assert_follows(m)
-    tables, kinds = rebuild(m, Reader(m))
-    assert {"r", "c", "u", "d"} <= kinds
-    rows = tables["public.a"]
-    expected = {str(row[0]): row for row in m.source.sql("select id, t, n, (extract(epoch from at) * 1000000)::bigint, m::text, l::text from a")}
-    assert {k[0] for k in rows} == set(expected)
-    for (key,), row in rows.items():
-        assert (row["id"], row["t"], row["n"], row["at"], row["m"], row["l"]) == expected[key], key
+def migration_of(db, migration, registry):
+    """Its source is a copy of db."""
+    m = migration(**({"kafka": {"schema.registry.url": registry.url}} if registry else {}))
+    m.source.drop()
+    m.source.server.createdb(m.source.name, template=db.name, strategy="file_copy")
+    return m
 
 
-def test_every_record_of_the_type_torture_decodes(migration):
-    m = migration()
-    test_types.run_torture(m, "plain")
-    decode_all(m, Reader(m))
+def wait_copied(m):
+    m.processes[-1].wait_log("copy round ends", 120)
 
 
-def decode_all(m, reader):
-    names = set()
-    for kind in ("changes", "snapshot"):
-        for r in m.kafka.consume(m.topic(kind)):
-            names.add(reader.read(r.value())[0])
-    assert any(name.endswith("Envelope") for name in names) and any("Barrier" in name for name in names)
+def wait_written(m):
+    """All that the source has committed is in the topics. Returns where its WAL ended."""
+    end = m.source.value("select pg_current_wal_insert_lsn()::text")
+    m.source.execute("select txid_current(), pg_logical_emit_message(false, 'test', 'tick')")
+    confirmed = "select confirmed_flush_lsn >= %s::pg_lsn from pg_replication_slots where slot_name = %s"
+    wait_until(lambda: m.running() and m.source.value(confirmed, end, m.slot), 120, m.tail)
+    return lsn(end)
 
 
-def test_with_a_registry(migration, registry):
-    m = migration(kafka={"schema.registry.url": registry.url})
-    m.source.execute("create table a (id int primary key, t text); insert into a values (1, 'x'), (2, null)")
-    m.start()
-    wait_live(m)
-    m.source.execute("update a set t = 'y' where id = 2; insert into a values (3, 'z')")
-    assert_follows(m)
-    reader = Reader(m, registry)
-    tables, _ = rebuild(m, reader)
-    assert {k[0]: row["t"] for k, row in tables["public.a"].items()} == {"1": "x", "2": "y", "3": "z"}
-    decode_all(m, reader)
+def copy_cut_off(m):
+    """Ingest is killed when one copy is whole and others have begun: those are void. What is written then comes before the
+    point of the next ones."""
+    first = m.start(role="ingest", env={"FORESHADOW_FAILPOINTS": "ingest.copy_complete=stop@2"})
+    wait_until(first.is_stopped, 60, m.tail)
+    first.kill9()
+    m.source.execute("update customer set tags = '{early}' where id <= 40; update moved set id = id + 500 where id <= 5;"
+                     "truncate forgotten; insert into forgotten values (1, 'early'), (2, null); delete from pgbench_tellers where tid = 1;"
+                     "insert into event_log (what) select 'twice' from generate_series(1, 2)")
+    m.start(role="ingest")
+    wait_copied(m)
+
+
+def run_shop(m):
+    """Its traffic and pgbench's; in the middle ingest is killed, keys move, and tables are emptied."""
+    clients = [m.source.start_pgbench("-n", "-c", "2", "-t", "150", "-R", "200", "-f", str(SHOP / "traffic.sql")),
+               m.source.start_pgbench("-n", "-c", "2", "-t", "150", "-R", "200")]
+    wait_until(lambda: m.source.value("select count(*) > 50 from pgbench_history"), 60, "traffic")
+    for process in m.running():
+        process.kill9()
+    m.source.execute(TRUNCATES[0])
+    m.start(role="ingest")
+    for script in [move.format(table) for table in ("moved", "whole") for move in MOVES] + TRUNCATES[1:]:
+        m.source.execute(script)
+    for client in clients:
+        assert client.wait(60) == 0, client.tail()
+
+
+def forge(m):
+    """At the ends of the topics: what an ingest of before has written late, a duplicate, and a record behind a gap. Returns
+    their partition. Each is an insert of a row that is there."""
+    insert = next(r for r in m.kafka.consume(m.topic("changes")) if r.key() and published.head_of(r.value())["op"] == "c")
+    p, part = insert.partition(), published.read_changes(m)[insert.partition()]
+    head = {"generation": part.generation, "commit_lsn": part.barrier - 1, "seq": 1_000_000}
+    again = {"generation": part.generation}
+    for changed in ({**head, "generation": 1, "ordinal": part.ordinal + 1}, again, {**head, "ordinal": part.ordinal + 2}):
+        m.kafka.produce(m.topic("changes"), published.with_head(insert.value(), **changed), insert.key(), p)
+    copied = next(r for r in m.kafka.consume(m.topic("snapshot"), [p]) if published.head_of(r.value())["attempt"] == 2)
+    m.kafka.produce(m.topic("snapshot"), published.with_head(copied.value(), generation=1), copied.key(), p)
+    return p
+
+
+def assert_decoded(rebuilt, registry):
+    """Records of every kind were there, and the registry knows each under its subject."""
+    names, m = rebuilt.reader.names, rebuilt.reader.m
+    fixed = {"foreshadow.Barrier", "foreshadow.Marker", "foreshadow.Exclusive"}
+    assert fixed <= names["changes"] and "foreshadow.Marker" in names["snapshot"]
+    for kind in names:
+        assert all(".Envelope" in name for name in names[kind] - fixed) and names[kind] - fixed
+    if registry:
+        assert {f"{m.topic(kind)}-{name}" for kind in names for name in names[kind]} <= set(registry.subjects())
+
+
+def assert_published_reader_reads(m):
+    """The program in the docs, as it stands there, prints every change."""
+    program, = re.findall("```python\n(.*?)```", (place.TOP / "docs/records.md").read_text(), re.S)
+    lines = run([sys.executable, "-c", program, m.kafka.bootstrap, m.name]).stdout.splitlines()
+    keys = sorted(str(json.loads(r.key())) for r in m.kafka.consume(m.topic("changes")) if r.key())
+    assert sorted(line[:line.index("]") + 1] for line in lines) == keys
+
+
+# Each is a rule of its own: the story above is made to have them all.
+KINDS = {"r", "c", "u", "d", "unchanged", "copy", "relation", "truncate", "truncate in place", "rekey", "key change in one partition",
+         "key change over partitions", "r of an attempt that does not count", "change that the copy has", "event that the copy has",
+         "stale copied"}
+
+
+def test_the_shop_is_rebuilt(migration, shop, registry_or_none):
+    m = migration_of(shop, migration, registry_or_none)
+    copy_cut_off(m)
+    run_shop(m)
+    end = wait_written(m)
+    m.stop()
+    forged = forge(m)
+    rebuilt = Rebuilt(m, registry_or_none)
+    assert rebuilt.until >= end
+    assert_rebuilt(rebuilt, m.source)
+    missing = {kind for kind in KINDS if not rebuilt.seen[kind]}
+    assert not missing, f"no record of these kinds: {missing} in {rebuilt.seen}"
+    part = rebuilt.parts[forged]
+    assert (part.generation, part.stale[1], part.duplicates, part.gaps) == (3, 1, 1, 1)
+    assert_decoded(rebuilt, registry_or_none)
+    if not registry_or_none:
+        assert_published_reader_reads(m)
+
+
+def test_the_type_torture_is_rebuilt(migration, torture, registry_or_none):
+    """Every value in every column, from a copy and as a change, comes out as the text that the source prints: no type is left out."""
+    m = migration_of(torture, migration, registry_or_none)
+    m.start(role="ingest")
+    wait_copied(m)
+    with m.source.connect() as c:
+        for t in test_types.all_tables():
+            c.execute(t.insert(1000) + t.changes())
+        c.execute("insert into wide values (2, repeat('abcdefghij', 1000000)); update wide set id = 3 where id = 1")
+    end = wait_written(m)
+    m.stop()
+    rebuilt = Rebuilt(m, registry_or_none)
+    assert rebuilt.until >= end
+    assert_rebuilt(rebuilt, m.source)
+    assert_decoded(rebuilt, registry_or_none)
