@@ -278,10 +278,11 @@ static void complete(struct copy *c, size_t table)
 	struct copy_work *t = &c->tables[table];
 
 	t->ended_us = clock_us();
-	log_info("copied %.*s.%.*s: rows=%llu bytes=%llu seconds=%.1f attempt=%u",
+	log_info("copied %.*s.%.*s: rows=%llu bytes=%llu seconds=%.1f attempt=%u format=%s",
 		 SPAN_ARG(t->conf.rel->schema), SPAN_ARG(t->conf.rel->table),
 		 (unsigned long long)atomic_load(&t->rows), (unsigned long long)atomic_load(&t->bytes),
-		 (double)(t->ended_us - t->started_us) / 1e6, t->conf.attempt);
+		 (double)(t->ended_us - t->started_us) / 1e6, t->conf.attempt,
+		 t->is_binary ? "binary" : "text");
 	state_set(t, COPY_DONE, "markers acknowledged");
 	note(c, COPY_COMPLETE, table, NULL);
 }

@@ -2,6 +2,7 @@
 """What the records of <m>.changes and <m>.snapshot amount to, by the published rules of reading and with
 fastavro: nothing of the code under test. assert_balanced of following.py compares targets with it."""
 import io
+import json
 from collections import Counter
 
 import fastavro
@@ -22,6 +23,19 @@ def framing_bytes(value):
 
 def head_of(value):
     return fastavro.schemaless_reader(io.BytesIO(value[framing_bytes(value):]), HEAD)
+
+
+def read_schemas(m):
+    """{fingerprint: schema} of single-object framing, from the control topic."""
+    found = {r.key().decode(): r.value() for r in m.kafka.consume(m.topic("control"))}
+    return {int(key.split("/")[1], 16): fastavro.parse_schema(json.loads(text)) for key, text in found.items()
+            if key.startswith("schema/") and text}
+
+
+def whole(value, schemas):
+    """(name of its schema, record) of a record in single-object framing."""
+    schema = schemas[int.from_bytes(value[2:framing_bytes(value)], "little")]
+    return schema["name"], fastavro.schemaless_reader(io.BytesIO(value[framing_bytes(value):]), schema)
 
 
 def with_head(value, **changed):

@@ -2,7 +2,7 @@
 """Are two databases equal? By the bytes that COPY prints, not by anything of the code under test."""
 from collections import Counter
 
-from .postgres import PINNED, quote_identifier, quote_table
+from .postgres import PINNED, pin, quote_identifier, quote_table
 
 # Above this many rows the servers are asked for a count and a digest first, and the rows are
 # fetched only where those differ.
@@ -14,8 +14,7 @@ def digest(db, table, columns=None):
     names = columns or db.columns(table)
     listed = ", ".join(quote_identifier(name) for name in names)
     with db.connect() as connection:
-        for name, value in PINNED.items():
-            connection.execute("select set_config(%s, %s, false)", (name, value))
+        pin(connection, PINNED)
         return connection.execute(
             f"select count(*), coalesce(sum(hashtextextended(row({listed})::text, 0)::numeric), 0) "
             f"from {quote_table(table)}").fetchone()
@@ -59,7 +58,8 @@ def differences(a, b, tables=None):
 
     tables: names, or {name in a: name in b}; default: all tables of a.
     """
-    found = (_difference(a, b, *pair) for pair in _pairs(a, tables))
+    with a.held() as x, b.held() as y:
+        found = [_difference(x, y, *pair) for pair in _pairs(x, tables)]
     return [text for text in found if text]
 
 

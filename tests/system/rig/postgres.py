@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import quote
 
@@ -76,6 +77,11 @@ def quote_table(name):
     return f"{quote_identifier(schema or 'public')}.{quote_identifier(table)}"
 
 
+def pin(connection, settings):
+    connection.execute("select " + ", ".join(["set_config(%s, %s, false)"] * len(settings)),
+                       [text for setting in settings.items() for text in setting])
+
+
 class Database:
     """One database of a Postgres, as tests talk to it.
 
@@ -86,6 +92,7 @@ class Database:
         db.value("select count(*) from t")           -> first column of the first row
         db.execute("create table …; insert …")       -> row count of the last statement
         db.connect(**kw)                             -> psycopg connection, autocommit; a context manager
+        with db.held() as db:                        its calls share one connection
         db.poll("select …", expected, timeout)       until value() equals expected
         db.dump("public.t")                          -> the table's rows as sorted bytes
         db.psql(script), db.pgbench(*args)           run to the end; start_pgbench(*args) -> Process
@@ -106,6 +113,14 @@ class Database:
         kw.setdefault("autocommit", True)
         kw.setdefault("connect_timeout", 10)
         return psycopg.connect(self.uri(), **kw)
+
+    @contextmanager
+    def held(self):
+        """The same database, but all its calls share a connection: for many in a row."""
+        db = Database(self.server, self.name)
+        with self.connect() as connection:
+            db.connect = lambda **kw: nullcontext(connection)
+            yield db
 
     def sql(self, query, *params):
         with self.connect() as connection:
@@ -159,8 +174,7 @@ class Database:
         names = columns or self.columns(table)
         listed = ", ".join(quote_identifier(name) for name in names)
         with self.connect() as connection:
-            for name, value in {**PINNED, **(settings or {})}.items():
-                connection.execute("select set_config(%s, %s, false)", (name, value))
+            pin(connection, {**PINNED, **(settings or {})})
             with connection.cursor().copy(
                     f"COPY (SELECT {listed} FROM {quote_table(table)}) TO STDOUT") as copy:
                 return [bytes(line) for line in copy]  # the protocol sends a row a message
