@@ -147,7 +147,7 @@ bool child_run(const struct child *c, struct fault *f)
 	int out[2] = { -1, -1 }, err[2] = { -1, -1 };
 	char tail[CHILD_ERROR_BYTES + 1];
 	size_t tail_bytes = 0;
-	pid_t pid;
+	pid_t pid = -1;
 	int status = 0;
 	bool ok = false;
 
