@@ -178,7 +178,7 @@ def test_hot_rows_are_verified_and_little_is_read(migration):
 def test_windows_that_fall_behind_leave_out_what_the_file_allows(migration):
     pages = Served(place.free_port())
     m = migration(verify={"window": "100ms", "coverage": 0.5}, http=f"127.0.0.1:{pages.port}")
-    m.source.execute("create table t (id int primary key, v int); insert into t select i, 0 from generate_series(1, 20000) i")
+    m.source.execute("create table t (id int primary key, v int); insert into t select i, 0 from generate_series(1, 10000) i")
     m.start(env=DEBUG)
     wait_gate(m, 1)
 
@@ -186,7 +186,7 @@ def test_windows_that_fall_behind_leave_out_what_the_file_allows(migration):
         return pages.value("foreshadow_coverage_ratio", role="shadow")
 
     assert coverage() == 1
-    load = Load(m, lambda n: "update t set v = v + 1", 1)
+    load = Load(m, lambda n: "update t set v = v + 1", 4)
     try:
         wait_until(lambda: 0.4 < coverage() < 0.6, 60, lambda: f"a thinned window\n{m.tail()}")
         wait_gate(m, lsn(m.source.value("select pg_current_wal_insert_lsn()::text")), 60)
