@@ -473,6 +473,13 @@ static bool set_sequences(struct run *run, struct fault *f)
 	return true;
 }
 
+/* What is owed (finish.c) first: tables may be live without a foreign key, or this run's roles did not get to it. */
+static bool build_rest(const struct run *run, enum role role, const struct schema_scope *scope, struct fault *f)
+{
+	return schema_finish(run->m, role, scope, run->signal_fd, f) &&
+	       late_build(run->m, role, scope, run->instance, run->signal_fd, f);
+}
+
 /* At the end, with nothing applied any more; a signal leaves it to the next run. The first fault becomes f. */
 static bool build_late(struct run *run, struct fault *f)
 {
@@ -482,7 +489,7 @@ static bool build_late(struct run *run, struct fault *f)
 	for (int i = RUN_SHADOW; i <= RUN_PRIMARY; i++) {
 		struct fault why = { 0 };
 		if (!run->runners[i].is_wanted || signal_came(run) ||
-		    late_build(run->m, role_of((enum run_role)i), &scope, run->instance, run->signal_fd, &why))
+		    build_rest(run, role_of((enum run_role)i), &scope, &why))
 			continue;
 		if (signal_came(run)) {
 			log_warn("stopped by a signal: what comes late is built by the next run with --until");

@@ -163,3 +163,24 @@ def test_an_index_that_was_built_and_not_attached(migration):
         db.execute("create index parts_2_v_idx on parts_2 (v)")
     m.start()
     assert_built(m)
+
+
+def test_until_waits_for_what_is_owed(migration):
+    """Tables may be live before everything is built: the roles end without it, the run does not."""
+    m = migration()
+    m.source.execute(SETUP)
+    m.run_until()
+    for db in m.targets():
+        db.execute("drop index plain_a; update foreshadow.schemas set state = 'prepared'")
+    with ExitStack() as stack:
+        locks = [hold(stack, db, "lock table plain in row exclusive mode") for db in m.targets()]
+        process = m.start(args=["--until", "caught-up"])
+        process.wait_log("primary ended")
+        process.wait_log("shadow ended")
+        for db, lock in zip(m.targets(), locks):
+            wait_until(lambda: db.value(BUILDERS), 60, lambda: f"{db}: the build to wait\n{m.tail()}")
+            lock.rollback()
+        assert process.wait(60) == 0
+    for db in m.targets():
+        assert db.value(BUILT) == m.source.value(BUILT)
+        assert db.value("select state from foreshadow.schemas") == "complete"
