@@ -483,7 +483,7 @@ static bool build_rest(const struct run *run, enum role role, const struct schem
 /* At the end, with nothing applied any more; a signal leaves it to the next run. The first fault becomes f. */
 static bool build_late(struct run *run, struct fault *f)
 {
-	const struct schema_scope scope = { run->oids, run->catalog.relations, run->table_count };
+	const struct schema_scope scope = run_scope(run);
 	bool ok = true;
 
 	for (int i = RUN_SHADOW; i <= RUN_PRIMARY; i++) {

@@ -287,3 +287,16 @@ bool event_read(const struct framing *fr, struct span record, struct arena *a, s
 	}
 	return true;
 }
+
+bool event_read_learning(const struct framing *fr, event_learn learn, void *arg, struct span record, struct arena *a,
+			 struct event *ret, struct fault *f)
+{
+	int32_t id;
+
+	if (event_read(fr, record, a, ret, f))
+		return true;
+	if (f->kind != FAULT_ENVIRONMENT || !learn || !framing_record_id(record, &id))
+		return false;
+	fault_reset(f);
+	return learn(arg, id, f) && event_read(fr, record, a, ret, f);
+}

@@ -95,4 +95,10 @@ bool event_write_marker(const struct framing *fr, const struct event_head *h,
 bool event_read(const struct framing *fr, struct span record, struct arena *a, struct event *ret,
 		struct fault *f);
 
+/* Asks the registry what a schema id is, and framing_learn()s it. */
+typedef bool (*event_learn)(void *arg, int32_t schema_id, struct fault *f);
+/* event_read; an id that is not known is learned first. learn NULL: there is nobody to ask. f is not NULL. */
+bool event_read_learning(const struct framing *fr, event_learn learn, void *arg, struct span record, struct arena *a,
+			 struct event *ret, struct fault *f);
+
 #endif

@@ -346,7 +346,7 @@ static bool refuse_returned_tables(struct life *l, struct fault *f)
 	for (size_t i = 0; ok && PQntuples(published) > 0 && i < copies.count; i++) {
 		const struct memory_copy *copy = &copies.copies[i];
 		const struct relation *rel = find_in_scope(l, copy->oid);
-		if (rel && copy->has[MEMORY_COMPLETE] && !is_published(published, copy->oid))
+		if (rel && memory_copy_is_whole(copy) && !is_published(published, copy->oid))
 			ok = fault(f, FAULT_LOST,
 				   "source: table %.*s.%.*s was copied, but is not in publication %s any more: "
 				   "its changes since then are lost; exclude it in tables:, or drop the "

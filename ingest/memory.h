@@ -49,6 +49,11 @@ struct memory_copy { /* one attempt of one table */
 	struct boundary begin;
 	uint64_t round;
 };
+/* Both may have been said: an ingest that was taken for dead completed what its successor had voided. */
+static inline bool memory_copy_is_whole(const struct memory_copy *c)
+{
+	return c->has[MEMORY_COMPLETE] && !c->has[MEMORY_VOID];
+}
 struct memory_copies {
 	struct memory_copy *copies; /* by oid, then attempt */
 	size_t count;

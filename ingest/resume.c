@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "core/clock.h"
-#include "core/codec.h"
 #include "core/log.h"
 
 void resume_init(struct resume *r, struct boundary confirmed, uint64_t generation,
@@ -209,20 +208,6 @@ done:
 	return ok;
 }
 
-/* event_read. A process that has just started knows no ids but those of the fixed schemas. */
-static bool read_event(const struct resume_request *q, struct span record, struct arena *a,
-		       struct event *ret, struct fault *f)
-{
-	int32_t id;
-
-	if (event_read(q->framing, record, a, ret, f))
-		return true;
-	if (f->kind != FAULT_ENVIRONMENT || !q->learn || !framing_record_id(record, &id))
-		return false;
-	fault_reset(f);
-	return q->learn(q->arg, id, f) && event_read(q->framing, record, a, ret, f);
-}
-
 /* What resume_read's records go into. */
 struct scan {
 	const struct resume_request *q;
@@ -252,7 +237,7 @@ static bool scan_take(void *arg, int partition, struct span record, bool *ret_is
 	struct event e;
 
 	arena_reset(&s->record);
-	if (!read_event(s->q, record, &s->record, &e, f))
+	if (!event_read_learning(s->q->framing, s->q->learn, s->q->arg, record, &s->record, &e, f))
 		return false;
 	switch (resume_feed(&s->partitions[partition], &e.head, f)) {
 	case RESUME_COUNTS:
@@ -386,7 +371,7 @@ static bool highest_take(void *arg, int partition, struct span record, bool *ret
 	(void)partition;
 	(void)ret_is_done;
 	arena_reset(&s->record);
-	if (!read_event(s->q, record, &s->record, &e, f))
+	if (!event_read_learning(s->q->framing, s->q->learn, s->q->arg, record, &s->record, &e, f))
 		return false;
 	if (e.head.generation > s->generation)
 		s->generation = e.head.generation;

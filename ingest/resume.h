@@ -65,9 +65,8 @@ struct resume_request {
 	struct boundary origin;    /* the slot's creation */
 	uint64_t generation;       /* ours, fenced and acknowledged */
 	resume_idle idle;
-	/* Asks the registry what a schema id is, and framing_learn()s it; NULL: there is none to ask. */
-	bool (*learn)(void *arg, int32_t schema_id, struct fault *f);
-	void *arg; /* of both */
+	event_learn learn; /* a process that has just started knows no ids but those of the fixed schemas */
+	void *arg;         /* of both */
 };
 
 /*

@@ -98,8 +98,7 @@ static void take_attempts(struct rounds *r, const struct memory_copies *copies)
 		if (!t)
 			continue;
 		t->attempt = c->attempt;
-		/* Both: an ingest that was taken for dead completed what its successor had voided. */
-		t->is_complete = c->has[MEMORY_COMPLETE] && !c->has[MEMORY_VOID];
+		t->is_complete = memory_copy_is_whole(c);
 	}
 }
 

@@ -30,7 +30,7 @@ bool incidents_each(const struct migration *m, bool (*each)(void *arg, const str
  * FAULT_INPUT when it is no change of a row.
  */
 bool incidents_change(const struct migration *m, const char *topic, int partition, int64_t offset, struct known *known,
-		      struct framing *framing, bool (*learn)(void *arg, int32_t id, struct fault *f), void *arg,
+		      struct framing *framing, event_learn learn, void *arg,
 		      struct arena *a, struct tail_row *ret, struct fault *f);
 
 #endif

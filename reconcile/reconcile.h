@@ -41,7 +41,7 @@ struct reconcile_options {
 	 * tables, both roles. */
 	bool is_final;
 	bool repairs; /* what differs is set right (repair.h), table by table */
-	bool (*learn)(void *arg, int32_t id, struct fault *f);
+	event_learn learn;
 	void *arg;
 };
 

@@ -387,19 +387,6 @@ static bool tell_counted(struct tail *t, const struct event *ev, int partition, 
 
 /* ---- reading ---- */
 
-/* A record whose schema is new to us: the registry is asked once. */
-static bool read_event(struct tail *t, struct span record, struct arena *a, struct event *ret, struct fault *f)
-{
-	int32_t id;
-
-	if (event_read(t->framing, record, a, ret, f))
-		return true;
-	if (f->kind != FAULT_ENVIRONMENT || !t->learn || !framing_record_id(record, &id))
-		return false;
-	fault_reset(f);
-	return t->learn(t->arg, id, f) && event_read(t->framing, record, a, ret, f);
-}
-
 static bool take(struct tail *t, const rd_kafka_message_t *msg, struct fault *f)
 {
 	struct tail_event e = { .partition = msg->partition, .offset = msg->offset, .in_exclusive = -1 };
@@ -407,7 +394,7 @@ static bool take(struct tail *t, const rd_kafka_message_t *msg, struct fault *f)
 
 	arena_reset(&t->arena);
 	t->next[msg->partition] = msg->offset + 1;
-	if (!read_event(t, span(msg->payload, msg->len), &t->arena, &ev, f))
+	if (!event_read_learning(t->framing, t->learn, t->arg, span(msg->payload, msg->len), &t->arena, &ev, f))
 		return false;
 	switch (sequence_next(&t->parts[msg->partition], &ev.head, f)) {
 	case SEQUENCE_DISAGREE:
@@ -548,7 +535,7 @@ static bool read_row(struct tail *t, const struct tail_event *e, struct span rec
 	struct buf made;
 	bool ok;
 
-	if (!read_event(t, record, a, &ev, f))
+	if (!event_read_learning(t->framing, t->learn, t->arg, record, a, &ev, f))
 		return false;
 	if (e->in_exclusive >= 0) {
 		struct tail_event inner = *e;
@@ -608,7 +595,7 @@ static bool seek_barrier(struct tail *t, struct boundary at, int64_t from, int64
 		rd_kafka_message_destroy(msg);
 		if (!record.p)
 			return fault(f, FAULT_INTERNAL, "no memory for a barrier");
-		if (!read_event(t, record, a, &ev, f))
+		if (!event_read_learning(t->framing, t->learn, t->arg, record, a, &ev, f))
 			return false;
 		if (ev.head.kind != EVENT_BARRIER || boundary_cmp(ev.head.boundary, at) != 0)
 			continue;

@@ -53,7 +53,7 @@ struct tail {
 	const struct migration *m;
 	struct known *known;
 	struct framing *framing;
-	bool (*learn)(void *arg, int32_t id, struct fault *f); /* an unknown schema id; NULL: none can be */
+	event_learn learn; /* NULL: no schema id can be unknown */
 	void *arg;
 	/* Told of every change, whatever is watched: its row, with the key's values; NULL: of the whole table. */
 	bool (*touch)(void *arg, const struct relation *rel, const struct value *row, struct fault *f);

@@ -30,7 +30,7 @@ struct windows_options {
 	struct metrics *metrics;   /* NULL: nobody looks */
 	const atomic_bool *stop;   /* seen within 100 ms, but for a statement that runs */
 	int stop_fd;               /* readable when it is set */
-	bool (*learn)(void *arg, int32_t id, struct fault *f); /* as in tail.h; NULL: single-object framing */
+	event_learn learn; /* as in tail.h; NULL: single-object framing */
 	void *arg;
 };
 

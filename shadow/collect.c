@@ -337,21 +337,6 @@ static enum step step_error(struct lane *l, struct part *p, rd_kafka_message_t *
 	return step_gap(l, p, msg, NULL, &f);
 }
 
-/* event_read, asking the registry for a schema id that was never seen here. */
-static bool step_read(struct lane *l, const rd_kafka_message_t *msg, struct event *ev,
-		      struct fault *f)
-{
-	struct span record = span(msg->payload, msg->len);
-	int32_t id;
-
-	if (event_read(l->role->framing, record, &l->batch.arena, ev, f))
-		return true;
-	if (f->kind != FAULT_ENVIRONMENT || !l->role->learn || !framing_record_id(record, &id))
-		return false;
-	return l->role->learn(l->role->arg, id, f) &&
-	       event_read(l->role->framing, record, &l->batch.arena, ev, f);
-}
-
 /*
  * Our topics have no transactions and lose nothing: offsets follow each other. A hole may come from
  * a fetcher that stands elsewhere (seek again), else records are gone: of changes, the ordinals will
@@ -386,7 +371,8 @@ static enum step batch_step(struct lane *l, struct part *p, rd_kafka_message_t *
 		return STEP_DROPPED;
 	if (msg->offset > p->next.next_offset && step_hole(l, p, msg) == STEP_CUT)
 		return STEP_CUT;
-	if (!step_read(l, msg, &ev, &f)) {
+	if (!event_read_learning(l->role->framing, l->role->learn, l->role->arg, span(msg->payload, msg->len),
+				 &l->batch.arena, &ev, &f)) {
 		if (f.kind == FAULT_ENVIRONMENT)
 			return step_wait(p, PART_WAITS_SCHEMA, LANE_SCHEMA_POLL_US, f.text);
 		lane_stop_part(l, p, msg, NULL, NULL, &f);

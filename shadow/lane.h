@@ -57,7 +57,7 @@ struct lane_role {
 	struct incident *incidents;
 	struct metric_cell *applied, *covered, *copied; /* of METRIC_CHANGES; may be NULL */
 	bool (*schema_finish)(void *arg, bool is_copied, struct fault *f);
-	bool (*learn)(void *arg, int32_t schema_id, struct fault *f);
+	event_learn learn;
 	void *arg;
 	/* Set by the role thread while the group may think that we are gone: nothing is taken anew
 	 * before (clock_us). And when it last ran. */

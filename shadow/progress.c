@@ -99,27 +99,43 @@ static bool progress_ask_i64(PGconn *conn, const char *sql, int n, const char *c
 	return true;
 }
 
+/* In the order in which they are made; each is looked for first. */
+static const struct progress_part {
+	const char *is_there, *ddl;
+} progress_parts[] = {
+	{ ddl_is_done, ddl },
+	{ repairs_are_done, repairs_ddl },
+	{ bytes_are_done, bytes_ddl },
+};
+enum { PROGRESS_PARTS = sizeof(progress_parts) / sizeof(*progress_parts) };
+
+static bool progress_parts_make(PGconn *conn, struct fault *f)
+{
+	for (size_t i = 0; i < PROGRESS_PARTS; i++) {
+		int64_t is_there;
+		if (!progress_ask_i64(conn, progress_parts[i].is_there, 0, NULL, &is_there, f) ||
+		    (!is_there && !pg_do(conn, f, progress_parts[i].ddl)))
+			return false;
+	}
+	return true;
+}
+
 /* Looked at without the lock first: a process that stopped while it had it would hold up all others. */
 bool progress_prepare(PGconn *conn, struct fault *f)
 {
-	int64_t is_done, has_repairs, has_bytes;
+	int64_t is_there = true;
 	bool ok;
 
-	if (!progress_ask_i64(conn, ddl_is_done, 0, NULL, &is_done, f) ||
-	    !progress_ask_i64(conn, repairs_are_done, 0, NULL, &has_repairs, f) ||
-	    !progress_ask_i64(conn, bytes_are_done, 0, NULL, &has_bytes, f))
-		return fault_in(f, "foreshadow's tables in the target");
-	if (is_done && has_repairs && has_bytes)
+	for (size_t i = 0; is_there && i < PROGRESS_PARTS; i++)
+		if (!progress_ask_i64(conn, progress_parts[i].is_there, 0, NULL, &is_there, f))
+			return fault_in(f, "foreshadow's tables in the target");
+	if (is_there)
 		return true;
 	if (!pg_do(conn, f, "BEGIN"))
 		return false;
 	ok = pg_do(conn, f, "SET LOCAL client_min_messages = warning") &&
 	     pg_do(conn, f, "SELECT pg_advisory_xact_lock(hashtextextended('foreshadow ddl', 0))") &&
-	     progress_ask_i64(conn, ddl_is_done, 0, NULL, &is_done, f) &&
-	     (is_done || pg_do(conn, f, ddl)) &&
-	     progress_ask_i64(conn, repairs_are_done, 0, NULL, &has_repairs, f) &&
-	     (has_repairs || pg_do(conn, f, repairs_ddl)) && (has_bytes || pg_do(conn, f, bytes_ddl)) &&
-	     pg_do(conn, f, "COMMIT");
+	     progress_parts_make(conn, f) && pg_do(conn, f, "COMMIT");
 	if (!ok) {
 		fault_in(f, "foreshadow's tables in the target");
 		pg_do(conn, NULL, "ROLLBACK");

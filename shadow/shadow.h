@@ -28,7 +28,7 @@ struct shadow_options {
 	 * become live; else it only looks whether all is built. NULL: nothing. */
 	bool (*schema_finish)(void *arg, bool is_copied, struct fault *f);
 	/* Confluent framing: ask the registry for this id and framing_learn it. NULL: single-object. */
-	bool (*learn)(void *arg, int32_t schema_id, struct fault *f);
+	event_learn learn;
 	void *arg;
 };
 

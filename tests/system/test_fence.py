@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A process that was stopped and wakes after somebody else took over writes nothing."""
+import json
+import re
 import time
 from collections import Counter
 
@@ -100,6 +102,11 @@ def test_without_the_fence_a_woken_consumer_doubles_rows(migration):
 EMPTIED = "insert into log values ({i}, 1); truncate t; insert into t values ({i}), (400 + {i})"
 
 
+def emptied(process):
+    """The places of the TRUNCATEs that it has done."""
+    return set(re.findall(r"exclusive event at (\S+ \d+) done: truncate", process.log()))
+
+
 @pytest.mark.parametrize("point", ["exclusive.before_first", "exclusive.before_commit"])
 def test_a_consumer_stopped_in_a_truncate_empties_nothing_when_it_wakes(migration, point):
     m = migration()
@@ -111,6 +118,8 @@ def test_a_consumer_stopped_in_a_truncate_empties_nothing_when_it_wakes(migratio
     m.source.execute("insert into log values (0, 3)")
     assert_follows(m, dbs=[m.target])
     assert_balanced(m, m.target)
+    heir = m.processes[-1]
+    assert emptied(zombie) and emptied(heir) and not emptied(zombie) & emptied(heir)
 
 
 def test_without_the_fence_a_woken_consumer_empties_a_table(migration):
@@ -119,7 +128,7 @@ def test_without_the_fence_a_woken_consumer_empties_a_table(migration):
     zombie = stop_in_the_middle(m, "exclusive.before_first", EMPTIED, ";progress.ignore_fence=broken")
     replace(m, zombie)
     zombie.sigcont()
-    wait_until(lambda: m.target.value("select count(*) from t") == 0, 30, lambda: f"a table that is emptied again\n{zombie.tail()}")
+    wait_until(lambda: emptied(zombie) & emptied(m.processes[-1]), 30, lambda: f"a table that is emptied again\n{zombie.tail()}")
 
 
 @pytest.mark.parametrize("point", ["publish.after_produce=stop@400", "ingest.before_feedback=stop@12"])
@@ -312,3 +321,19 @@ def test_scale_out_and_in(migration, is_long):
     assert_follows(m, dbs=[m.target])
     assert m.target.value("select count(*) = count(distinct id) from ids")
     assert_balanced(m, m.target)
+
+
+def test_a_copy_that_is_void_and_complete_is_made_again(migration):
+    """What a stopped ingest may still say of its copy when its successor has given it up."""
+    m = migration()
+    m.source.execute(SETUP)
+    m.start()
+    wait_live(m)
+    m.stop()
+    oid = m.source.value("select 't'::regclass::oid::bigint")
+    m.kafka.produce(m.topic("control"), json.dumps({"reason": "its ingest ended", "generation": 2}).encode(),
+                    f"copy/{oid}/00000001/void".encode(), 0)
+    m.start()
+    for db in m.targets():
+        db.poll(f"select attempt = 2 and state = 'live' from foreshadow.copies where oid = {oid}")
+    assert_follows(m)

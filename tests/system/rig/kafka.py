@@ -231,7 +231,6 @@ class Kafka:
         finally:
             reader.close()
 
-
     @staticmethod
     def _watermark(reader, partition):
         """A broker that has just started may not lead its partitions yet."""
