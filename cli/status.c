@@ -158,6 +158,20 @@ static void collect_role(const struct migration *m, enum role role, struct role_
 	pg_close(&conn);
 }
 
+/* Why the control topic could not be opened: is it there at all? */
+static void explain_gate(const struct migration *m, const struct kafka_conf *conf, struct gate_status *s)
+{
+	const struct kafka_topic_spec spec = { m->control_topic, 1, true };
+	struct fault f = { 0 };
+	rd_kafka_t *client = kafka_reader(conf, &f);
+
+	if (client && !kafka_topics_ensure(client, &spec, 1, false, &f) && f.kind == FAULT_LOST)
+		snprintf(s->reason, sizeof(s->reason), "there is no topic %s: foreshadow run has not begun, or somebody deleted it",
+			 m->control_topic);
+	if (client)
+		rd_kafka_destroy(client);
+}
+
 static void collect_gate(const struct migration *m, struct gate_status *s)
 {
 	const struct kafka_conf conf = { m->kafka, m->kafka_count, m->slot };
@@ -172,6 +186,8 @@ static void collect_gate(const struct migration *m, struct gate_status *s)
 	snprintf(s->reason, sizeof(s->reason), "%.299s", f.text);
 	if (control)
 		s->lsn = gate_record_get(control).v;
+	else
+		explain_gate(m, &conf, s);
 	control_close(control);
 }
 
@@ -281,10 +297,10 @@ static void print_role(const struct overview *o, int role)
 	       " covered by copies, partitions %" PRId64 "/%" PRId64 " owned, %" PRId64 " waiting, schema %s\n",
 	       role_names[role], lsn_format(s->barrier_lsn, barrier), s->lag_bytes, s->lag_seconds, s->changes,
 	       s->covered, s->owned, s->partitions, s->waiting, s->schema);
-	printf("         copy %" PRId64 "/%" PRId64 " tables live, %" PRId64 " of about %.0f rows, %.1f MB of values "
-	       "(the tables: %.1f MB)",
-	       s->tables_live, s->tables, s->copy_rows, o->estimated_rows, (double)s->copy_bytes / 1e6,
-	       o->estimated_bytes / 1e6);
+	printf("         copy %" PRId64 "/%" PRId64 " tables live, %" PRId64, s->tables_live, s->tables, s->copy_rows);
+	if (o->estimated_rows >= (double)s->copy_rows && o->estimated_rows > 0)
+		printf(" of about %.0f", o->estimated_rows);
+	printf(" rows, %.1f MB of values (the tables: %.1f MB)", (double)s->copy_bytes / 1e6, o->estimated_bytes / 1e6);
 	if (eta >= 0)
 		printf(", about %.0f s to go", eta);
 	putchar('\n');

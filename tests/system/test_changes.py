@@ -357,6 +357,7 @@ def test_one_large_transaction(migration, is_long, new_postgres):
     assert_follows(m, timeout=600)
     assert process.running()
     grown = (process.peak_rss() - peak) >> 20
+    print(f"grown {grown} MB over {peak >> 20}")
     assert grown <= 30, f"{rows} rows took {grown} MB more than {first}"
     assert server.sql("select pid from pg_stat_replication") == walsender
     assert "terminating walsender process due to replication timeout" not in server.log()
